@@ -70,6 +70,20 @@ class Registry(Generic[T]):
             )
         return self._entries[name]
 
+    def name_of(self, cls: type) -> str:
+        """Return the name under which ``cls`` is registered.
+
+        Raises:
+            RegistryError: It is not registered.
+        """
+        for name, known in self._entries.items():
+            if known is cls:
+                return name
+        raise RegistryError(
+            f"The {self.kind} {cls.__qualname__} is not registered; decorate the class with "
+            f"@register({cls.__name__.lower()!r})."
+        )
+
     def names(self) -> list[str]:
         """Return every known name, sorted; plug-ins that are installed but not loaded count."""
         return sorted({*self._entries, *(point.name for point in entry_points(group=self.group))})
