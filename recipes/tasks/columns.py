@@ -1,0 +1,297 @@
+"""Find the text and the label in a table, and turn their rows into texts and label names."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import numbers
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from recipes.errors import RecipeError
+from recipes.tasks.wording import counted, listed, row_names, shown
+
+if TYPE_CHECKING:
+    from pandas import DataFrame, Series
+
+# Well-known names, surest first: one name of a tier is taken, several of a tier are no safe guess.
+_NAMES: dict[str, tuple[tuple[str, ...], ...]] = {
+    "text": (
+        ("text",),
+        ("sentence", "review", "question", "message", "tweet", "utterance", "comment", "document"),
+        ("content", "body", "description", "query", "headline", "abstract", "title"),
+    ),
+    "label": (
+        ("label", "labels"),
+        ("class", "category", "target", "sentiment", "intent", "emotion", "topic"),
+        ("stars", "rating", "y"),
+    ),
+}
+# Kept as names, since they are what the file says, but more often a word for "missing".
+_LIKELY_MISSING = {"na", "n/a", "#n/a", "none", "null", "-", "?"}
+
+
+def choose_columns(
+    frame: DataFrame, text: str | None, label: str | None, where: str
+) -> tuple[str, str, list[str]]:
+    """Choose the column of the texts and that of the labels.
+
+    A column that is not given is guessed where that is obvious: from its well-known name, or, of
+    exactly two columns, from what it holds.
+
+    Args:
+        frame: The table.
+        text: The text column as the recipe names it (``data.text``), or None to guess.
+        label: The label column as the recipe names it (``data.label``), or None to guess.
+        where: What the table is called in messages, usually its file.
+
+    Returns:
+        The text column, the label column, and notes that say aloud what was guessed.
+
+    Raises:
+        RecipeError: A given name does not exist, both are the same, or no guess is safe.
+    """
+    columns = [str(column) for column in frame.columns]
+    for key, name in (("text", text), ("label", label)):
+        if name is not None and name not in columns:
+            raise RecipeError(_unknown(key, name, columns, where))
+    if text is not None and text == label:
+        raise RecipeError(
+            f"data.text and data.label both name the column {shown(text)} of {where}. Name two; "
+            f"there are {listed(map(shown, columns))}."
+        )
+    found_text = text or _by_name("text", columns, taken=label)
+    found_label = label or _by_name("label", columns, taken=found_text)
+    if len(columns) == 2 and not (found_text and found_label):
+        found_text, found_label = _by_content(frame, found_text, found_label, where)
+    if found_text is None or found_label is None:
+        raise RecipeError(_undecided(found_text, found_label, columns, where))
+    guesses = []
+    if text is None:
+        guesses.append(f"{shown(found_text)} as the text (data.text)")
+    if label is None:
+        guesses.append(f"{shown(found_label)} as the label (data.label)")
+    notes = [f"Columns of {where}: guessed {' and '.join(guesses)}."] if guesses else []
+    return found_text, found_label, notes
+
+
+def clean(
+    frame: DataFrame,
+    text_col: str,
+    label_col: str,
+    where: str,
+    invalid_rows: Literal["refuse", "drop"],
+    max_characters: int,
+) -> tuple[DataFrame, list[str]]:
+    """Keep the texts as they are, turn the labels into names, and weed out unusable rows.
+
+    Unusable is a row whose text is missing, blank, no string or too long, or whose label is
+    missing or blank. Label names follow one rule for every source, so that the integer 1 of one
+    file is the 1.0 of another: see ``label_name``.
+
+    Args:
+        frame: The table; its index numbers the rows as the person counts them.
+        text_col: The text column.
+        label_col: The label column.
+        where: What the table is called in messages, usually its file.
+        invalid_rows: Whether unusable rows stop everything or are left out and counted.
+        max_characters: The longest text that is let in.
+
+    Returns:
+        A frame with the string columns ``text`` and ``label`` and the index of ``frame``, and
+        notes on what was left out or looks odd.
+
+    Raises:
+        RecipeError: Rows are unusable (and to be refused), or none is left; the text column holds
+            numbers; labels are lists or objects.
+    """
+    import pandas as pd
+
+    texts = _values(frame[text_col])
+    _check_texts(frame, texts, text_col, where)
+    labels = _label_names(frame, label_col, where)
+    problems = [_problem(*pair, max_characters) for pair in zip(texts, labels, strict=True)]
+    rows = pd.DataFrame({"text": texts, "label": labels}, index=frame.index, dtype=object)
+    good = rows[[problem is None for problem in problems]]
+    notes = []
+    if len(good) < len(rows):
+        summary = _summary(rows, problems)
+        if good.empty:
+            raise RecipeError(
+                f"No row of {where} can be used: {summary}. Are the columns right? Taken were "
+                f"data.text={text_col} and data.label={label_col}."
+            )
+        if invalid_rows == "refuse":
+            raise RecipeError(_refusal(rows, summary, where, max_characters))
+        notes.append(f"Left out {_of(rows, len(rows) - len(good), where)}: {summary}.")
+    return good, notes + _odd_names(good, where)
+
+
+def label_name(value: object) -> str | None:
+    """Name a label: text without outer blanks, 1 and 1.0 as ``1``, True as ``true``.
+
+    Returns:
+        The name; None where the label is missing: None, NaN (also written out) or blank.
+    """
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        name = str(int(value)) if value.is_integer() else repr(value)
+    else:
+        name = "" if value is None else str(value).strip()
+    return None if name.lower() in ("", "nan") else name
+
+
+def label_names(labels: Series) -> list[str]:
+    """Return the distinct names in a fixed order: by value if all are numbers, else as text.
+
+    Args:
+        labels: Label names, one per row.
+    """
+    names = sorted(set(labels))
+    return sorted(names, key=float) if all(map(_is_number, names)) else names
+
+
+def _by_name(role: str, columns: Sequence[str], taken: str | None) -> str | None:
+    for tier in _NAMES[role]:
+        found = [name for name in columns if name.strip().lower() in tier and name != taken]
+        if found:
+            return found[0] if len(found) == 1 else None
+    return None
+
+
+def _by_content(
+    frame: DataFrame, text: str | None, label: str | None, where: str
+) -> tuple[str | None, str | None]:
+    """Tell text and label of two columns apart, as far as what they hold leaves no doubt."""
+    words = {str(name): column.dropna().astype(str) for name, column in frame.items()}
+    by_length = sorted(words, key=lambda name: words[name].str.len().mean())
+    likely_text = text or next(name for name in reversed(by_length) if name != label)
+    likely_label = label or next(name for name in by_length if name != likely_text)
+    texts, labels = words[likely_text], words[likely_label]
+    reads_as_text = texts.str.len().mean() >= 15 and texts.nunique() >= 0.7 * len(texts)
+    reads_as_label = labels.nunique() <= 0.5 * len(labels)
+    if label is None and reads_as_label and likely_label in set(labels):
+        raise RecipeError(
+            f"{where} seems to have no header: its first line is {shown(likely_text)} and "
+            f"{shown(likely_label)}, and {shown(likely_label)} is a label further down, too. Put a "
+            f"line with column names on top, for example text and label."
+        )
+    return (
+        likely_text if text or reads_as_text else None,
+        likely_label if label or reads_as_label else None,
+    )
+
+
+def _unknown(key: str, name: str, columns: Sequence[str], where: str) -> str:
+    folded = {column.strip().lower(): column for column in reversed(columns)}
+    near = difflib.get_close_matches(name.strip().lower(), folded, n=1)
+    hint = f" Did you mean {shown(folded[near[0]])}?" if near else ""
+    return (
+        f"{where} has no column {shown(name)}, which data.{key} names.{hint} "
+        f"Its columns: {listed(map(shown, columns))}."
+    )
+
+
+def _undecided(text: str | None, label: str | None, columns: Sequence[str], where: str) -> str:
+    if len(columns) < 2:
+        return (
+            f"{where} has only the column {listed(map(shown, columns)) or 'none'}; it takes one "
+            f"for the text and one for the label."
+        )
+    missing = [key for key, name in (("text", text), ("label", label)) if name is None]
+    return (
+        f"Which column of {where} holds the {' and which the '.join(missing)}? There are "
+        f"{listed(map(shown, columns), 20)}. Set {listed(f'data.{key}=NAME' for key in missing)}."
+    )
+
+
+def _values(column: Series) -> list[Any]:
+    """Return the values as plain Python objects, every kind of missing one as None."""
+    missing = column.isna().tolist()
+    return [None if gone else value for value, gone in zip(column.tolist(), missing, strict=True)]
+
+
+def _check_texts(frame: DataFrame, texts: list[Any], column: str, where: str) -> None:
+    present = (text for text in texts if text is not None and str(text).strip())
+    examples = [text for _, text in zip(range(3), present, strict=False)]
+    if not examples or not all(_is_number(text) for text in [*examples, *present]):
+        return
+    raise RecipeError(
+        f"The column {shown(column)} of {where} holds numbers ({listed(map(str, examples))}), not "
+        f"text. Set data.text to the column with the text; there are "
+        f"{listed(map(shown, frame.columns))}."
+    )
+
+
+def _is_number(value: object) -> bool:
+    if not isinstance(value, str):
+        return isinstance(value, numbers.Number)
+    try:
+        return math.isfinite(float(value)) and "_" not in value
+    except ValueError:
+        return False
+
+
+def _label_names(frame: DataFrame, column: str, where: str) -> list[str | None]:
+    labels = _values(frame[column])
+    # Lists, dicts, arrays and bytes have a length; what else has one is a string.
+    nested = [not isinstance(label, str) and hasattr(label, "__len__") for label in labels]
+    if any(nested):
+        rows = frame.index[nested]
+        raise RecipeError(
+            f"The column {shown(column)} of {where} holds lists or objects, such as "
+            f"{shown(labels[nested.index(True)])} ({row_names(frame, rows)}). A label is one word "
+            f"or number per row: set data.label to a column that has such."
+        )
+    return [label_name(label) for label in labels]
+
+
+def _problem(text: object, label: str | None, max_characters: int) -> str | None:
+    if text is None or (isinstance(text, str) and not text.strip()):
+        return "with an empty text"
+    if not isinstance(text, str):
+        return "whose text is no string"
+    if len(text) > max_characters:
+        return f"with a text of more than {max_characters:,} characters"
+    return "without a label" if label is None else None
+
+
+def _summary(rows: DataFrame, problems: list[str | None]) -> str:
+    kinds: dict[str, list[object]] = {}
+    for row, problem in zip(rows.index, problems, strict=True):
+        if problem is not None:
+            kinds.setdefault(problem, []).append(row)
+    return ", ".join(
+        f"{len(found):,} {kind} ({row_names(rows, found)})" for kind, found in kinds.items()
+    )
+
+
+def _refusal(rows: DataFrame, summary: str, where: str, max_characters: int) -> str:
+    longest = max((len(text) for text in rows["text"] if isinstance(text, str)), default=0)
+    bad = f"Some rows of {where} cannot be used: {summary}. Mend them, or leave them out with"
+    if longest <= max_characters:
+        return f"{bad} data.invalid_rows=drop."
+    return (
+        f"{bad} data.invalid_rows=drop; data.max_characters={longest} would let in the longest "
+        f"text, though a model reads only its beginning."
+    )
+
+
+def _of(rows: DataFrame, count: int, where: str) -> str:
+    return f"{count:,} of the {len(rows):,} rows of {where}"
+
+
+def _odd_names(rows: DataFrame, where: str) -> list[str]:
+    counts = rows["label"].value_counts()
+    odd = [
+        f"{shown(name)} ({counted(counts[name], 'row')})"
+        for name in counts.index
+        if name.lower() in _LIKELY_MISSING
+    ]
+    if not odd:
+        return []
+    return [
+        f"Labels of {where} taken as class names, as written: {listed(odd)}. If they mean that the "
+        f"label is missing, empty those fields."
+    ]

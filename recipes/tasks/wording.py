@@ -1,0 +1,42 @@
+"""How messages name values, lists, numbers and rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+def shown(value: object, width: int = 50) -> str:
+    """Quote a value for a message, on one line and cut to ``width`` characters."""
+    text = " ".join(str(value)[:1000].split())
+    return json.dumps(text if len(text) <= width else text[:width] + "…", ensure_ascii=False)
+
+
+def listed(items: Iterable[str], limit: int = 8) -> str:
+    """Join words for a message; what goes beyond ``limit`` is only counted."""
+    words = list(items)
+    if len(words) > limit:
+        words[limit:] = [f"{len(words) - limit:,} more"]
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def counted(number: int, word: str) -> str:
+    """Put a number before a word, for example ``1 row`` or ``1,200 rows``."""
+    return f"{number:,} {word}{'' if number == 1 else 's'}"
+
+
+def row_names(frame: DataFrame, rows: Iterable[object], limit: int = 3) -> str:
+    """Name rows as the person counts them, for example ``lines 3, 9 and 14``.
+
+    Args:
+        frame: The frame that the rows are from; its index name says what is counted.
+        rows: Index values.
+        limit: How many are named; the others are counted.
+    """
+    numbers = [str(row) for row in rows]
+    unit = frame.index.name or "row"
+    return f"{unit}{'s' * (len(numbers) > 1)} {listed(numbers, limit)}"
