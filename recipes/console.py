@@ -1,0 +1,33 @@
+"""What a person reads while a run goes on: one line a step, on standard error."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+
+def is_main() -> bool:
+    """Tell whether this process writes: it is the only one, or the first of a torchrun."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def say(message: str) -> None:
+    """Print a line on standard error, from the first process only."""
+    if is_main():
+        print(message, file=sys.stderr, flush=True)
+
+
+def hush() -> None:
+    """Keep libraries from talking over the run: they report what we check and say ourselves."""
+    import logging
+    import warnings
+
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    for name in ("bitsandbytes", "torch.onnx", "onnxscript", "onnx_ir", "httpx", "datasets"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=UserWarning)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)

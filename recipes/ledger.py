@@ -1,0 +1,121 @@
+"""The ledger: one row for each artefact, kept on disk after every stage."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from recipes.errors import RecipeError
+
+#: Fields of a row that two equal runs need not share.
+TIMINGS = ("seconds", "latency_ms")
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is known of one artefact.
+
+    Attributes:
+        stage: The stage that made it.
+        name: Its name, such as ``"teacher"`` or ``"student-int8"``.
+        path: Where it lies, relative to the run's folder; empty if it leaves no file.
+        size_bytes: Size of what would have to be shipped.
+        parameters: Weights it holds.
+        trainable_parameters: Weights of these that learnt.
+        split: The split that `metrics` and `agreement` speak of.
+        examples: Rows in that split.
+        metrics: Metric name to value, fractions.
+        validation: The same metrics on the validation split, where choices are made.
+        agreement: With which row it was compared, the share of equal labels, and the largest
+            difference of a probability; differences of logits where those were compared.
+        latency_ms: Milliseconds of one call at batch 1, p50 and p95.
+        threads: Processor threads of the timing.
+        seconds: Time that making it took.
+        notes: What a reader should know, capabilities that were missing among it.
+    """
+
+    stage: str
+    name: str
+    path: str = ""
+    size_bytes: int = 0
+    parameters: int = 0
+    trainable_parameters: int = 0
+    split: str = "test"
+    examples: int = 0
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    validation: Mapping[str, float] = field(default_factory=dict)
+    agreement: Mapping[str, Any] = field(default_factory=dict)
+    latency_ms: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    threads: int = 0
+    seconds: float = 0.0
+    notes: Sequence[str] = ()
+
+
+class Ledger:
+    """The rows of a run, in the order in which they were made.
+
+    Args:
+        path: The file; what it holds already is read.
+
+    Raises:
+        RecipeError: The file is not a ledger.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._rows: dict[str, Row] = {}
+        if path.exists():
+            try:
+                entries = json.loads(path.read_text(encoding="utf-8"))
+                self._rows = {entry["name"]: Row(**entry) for entry in entries}
+            except (ValueError, TypeError, KeyError) as error:
+                raise RecipeError(
+                    f"{path} is not a ledger ({error}). Put the file back, or start a new run with "
+                    "--out."
+                ) from error
+
+    def __iter__(self) -> Iterator[Row]:
+        """Yield the rows."""
+        return iter(self._rows.values())
+
+    def __contains__(self, name: object) -> bool:
+        """Tell whether there is a row of this name."""
+        return name in self._rows
+
+    def __getitem__(self, name: str) -> Row:
+        """Return the row of this name."""
+        return self._rows[name]
+
+    def put(self, *rows: Row) -> None:
+        """Add rows, or replace those of the same names, and write the file at once."""
+        for row in rows:
+            self._rows[row.name] = row
+        self.write()
+
+    def update(self, name: str, **changes: Any) -> None:
+        """Change fields of one row; `write` has to follow."""
+        self._rows[name] = replace(self._rows[name], **changes)
+
+    def drop_stages(self, stages: Sequence[str]) -> None:
+        """Forget the rows of some stages."""
+        self._rows = {name: row for name, row in self._rows.items() if row.stage not in stages}
+        self.write()
+
+    def write(self) -> None:
+        """Write the file, whole or not at all."""
+        write_json(self.path, self.plain())
+
+    def plain(self) -> list[dict[str, Any]]:
+        """Return the rows as plain data."""
+        return [asdict(row) for row in self]
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON, whole or not at all: a reader never sees half a file."""
+    temporary = path.with_name(f".{path.name}.partial")
+    temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(temporary, path)  # noqa: PTH105

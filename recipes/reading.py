@@ -1,0 +1,198 @@
+"""From a recipe's file and the command line's overrides to a checked recipe."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from recipes.errors import RecipeError
+from recipes.faults import explain
+from recipes.plugins import load_plugins
+from recipes.recipe import Recipe
+
+SHIPPED = Path(__file__).parent
+
+#: Keys of which a later word takes the place of an earlier one: naming a file drops the source.
+_ALTERNATIVES: dict[tuple[str, ...], tuple[str, ...]] = {
+    ("data",): ("source", "train"),
+    ("distill", "student"): ("layers", "model"),
+}
+#: Files that belong to `data.train`, and go when it is replaced.
+_COMPANIONS: dict[tuple[str, ...], tuple[str, ...]] = {
+    ("data",): ("validation", "test", "text", "label")
+}
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as people expect it: ``1e-3`` is a number, ``no`` is a word, no key comes twice."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        twice = sorted({str(key) for key in keys if keys.count(key) > 1})
+        if twice:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"the key {twice[0]!r} is there twice", node.start_mark
+            )
+        return super().construct_mapping(node, deep)
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [
+        (tag, regexp)
+        for tag, regexp in resolvers
+        if not tag.endswith((":bool", ":float", ":timestamp"))
+    ]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|false|True|False)$"), list("tfTF")
+)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:\d+\.\d*|\.\d+|\d+(?=[eE]))(?:[eE][-+]?\d+)?$"),
+    list("-+0123456789."),
+)
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Return the recipes that come with the project, by name."""
+    return {path.stem: path for path in sorted(SHIPPED.glob("*.yaml"))}
+
+
+def header(path: Path) -> str:
+    """Return a recipe file's first comment line."""
+    first = path.read_text(encoding="utf-8").partition("\n")[0]
+    return first.lstrip("# ").strip() if first.startswith("#") else ""
+
+
+def read_recipe(name: str, overrides: Sequence[str] = (), plugins: Sequence[str] = ()) -> Recipe:
+    """Read a recipe, lay the overrides over it and check the whole.
+
+    Args:
+        name: A shipped recipe's name, or the path of a YAML file.
+        overrides: ``dotted.key=value`` each; the value is read as YAML.
+        plugins: Further plug-in modules, loaded before the recipe's names are looked up.
+
+    Raises:
+        RecipeError: No such recipe, unreadable YAML, an unknown key or name, a wrong type, or
+            settings that cannot go together.
+    """
+    tree = _read_tree(_find(name), ())
+    for override in overrides:
+        tree = _merge(tree, _parse_override(override), ())
+    listed = tree.get("plugins") or []
+    if isinstance(listed, list):
+        tree["plugins"] = [*listed, *(plugin for plugin in plugins if plugin not in listed)]
+        load_plugins([str(plugin) for plugin in tree["plugins"]])
+    return check(tree, where=name)
+
+
+def check(tree: Mapping[str, Any], where: str) -> Recipe:
+    """Build a recipe from plain data.
+
+    Raises:
+        RecipeError: What is wrong, key by key, with the nearest right names.
+    """
+    try:
+        return Recipe.model_validate(tree)
+    except ValidationError as error:
+        raise RecipeError(f"The recipe {where} is wrong: {explain(error, Recipe)}.") from None
+
+
+def plain(recipe: Recipe) -> dict[str, Any]:
+    """Return the recipe as plain data: what `check` reads back to an equal recipe."""
+    return recipe.model_dump(mode="json")
+
+
+def differences(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Return the dotted keys at which two plain recipes differ."""
+    found: list[str] = []
+    for key in sorted({*one, *other}):
+        left, right = one.get(key), other.get(key)
+        if isinstance(left, Mapping) and isinstance(right, Mapping):
+            found += differences(left, right, f"{prefix}{key}.")
+        elif left != right:
+            found.append(f"{prefix}{key}")
+    return found
+
+
+def _find(name: str) -> Path:
+    shipped = shipped_recipes()
+    if name in shipped:
+        return shipped[name]
+    path = Path(name).expanduser()
+    if path.suffix in (".yaml", ".yml") or path.parent != Path():
+        if path.is_file():
+            return path
+        raise RecipeError(f"There is no recipe file {name}. Check the path.")
+    near = difflib.get_close_matches(name, shipped, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise RecipeError(
+        f"There is no recipe {name!r}.{hint} Shipped: {', '.join(shipped)}; "
+        "or give the path of a YAML file."
+    )
+
+
+def _read_tree(path: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
+    """Read a file and what it extends."""
+    resolved = path.resolve()
+    if resolved in chain:
+        raise RecipeError(f"The recipe {path} extends itself, by way of {chain[-1]}.")
+    try:
+        tree = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"The recipe {path} is not readable YAML: {_one_line(error)}.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"The recipe {path} cannot be read: {error}.") from None
+    if not isinstance(tree, dict):
+        raise RecipeError(f"The recipe {path} has to be a mapping of keys such as 'data: …'.")
+    base = tree.pop("extends", None)
+    if base is None:
+        return tree
+    nearby = path.parent / str(base)
+    parent = nearby if nearby.is_file() else _find(str(base))
+    return _merge(_read_tree(parent, (*chain, resolved)), tree, ())
+
+
+def _merge(base: dict[str, Any], over: Mapping[str, Any], at: tuple[str, ...]) -> dict[str, Any]:
+    """Lay one tree over another: sections merge, everything else is replaced."""
+    merged = dict(base)
+    names = _ALTERNATIVES.get(at, ())
+    for key in over:
+        if key in names:
+            for dropped in (*names, *_COMPANIONS.get(at, ())):
+                merged.pop(dropped, None)
+    if "name" in over and over["name"] != merged.get("name"):
+        # Another strategy has other fields: those of the old one go with its name.
+        merged = {}
+    for key, value in over.items():
+        if isinstance(value, Mapping) and isinstance(merged.get(key), dict):
+            merged[key] = _merge(merged[key], value, (*at, str(key)))
+        else:
+            merged[key] = value
+    return merged
+
+
+def _parse_override(text: str) -> dict[str, Any]:
+    key, equals, raw = text.partition("=")
+    if not equals or not key.strip():
+        raise RecipeError(
+            f"{text!r} is not an override; write key=value, such as train.epochs=2, no spaces."
+        )
+    try:
+        value: Any = yaml.load(raw, _Loader) if raw else None
+    except yaml.YAMLError as error:
+        raise RecipeError(f"The value in {text!r} is not readable: {_one_line(error)}.") from None
+    for part in reversed(key.strip().split(".")):
+        value = {part: value}
+    return dict(value)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

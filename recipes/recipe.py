@@ -1,0 +1,271 @@
+"""The recipe: everything that a run depends on, typed and frozen."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    model_validator,
+)
+
+from adapters import Registry, Strategy, strategies
+from distill.objectives import CrossEntropy, Hidden, KullbackLeibler, Objective, objectives
+from recipes.errors import RecipeError
+from recipes.faults import explain
+
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Settings(BaseModel):
+    """Base of every section: strict types, no unknown keys, no change after reading."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+def _named(registry: Registry[Any]) -> tuple[BeforeValidator, PlainSerializer]:
+    """Let ``{name: …, field: …}`` in a recipe be an instance of a registered class, and back.
+
+    A bare name stands for the class with its defaults.
+    """
+
+    def build(value: Any) -> Any:
+        if isinstance(value, str):
+            value = {"name": value}
+        if isinstance(value, dict):
+            if not isinstance(value.get("name"), str):
+                raise RecipeError(
+                    f"The {registry.kind} {value} needs a name, such as "
+                    f"{{name: {registry.names()[0]}}}; known: {', '.join(registry.names())}."
+                )
+            fields = {key: entry for key, entry in value.items() if key != "name"}
+            cls = registry.get(value["name"])
+            try:
+                return cls.model_validate(fields)
+            except ValidationError as error:
+                raise RecipeError(
+                    f"The {registry.kind} {value['name']} is wrong: {explain(error, cls)}."
+                ) from None
+        return value
+
+    def dump(value: Any) -> dict[str, Any]:
+        return {"name": registry.name_of(type(value)), **value.model_dump(mode="json")}
+
+    return BeforeValidator(build), PlainSerializer(dump)
+
+
+AnyStrategy = Annotated[Strategy, *_named(strategies)]
+AnyObjective = Annotated[Objective, *_named(objectives)]
+
+
+class DataSettings(Settings):
+    """Which rows to learn from, and how they are split.
+
+    Attributes:
+        source: Name of a data set: from the catalogue, or ``hub:owner/name``.
+        train: File to learn from (CSV, TSV, JSONL or Parquet), instead of `source`.
+        validation: File to choose models on; without it a part of the training rows.
+        test: File to report on; without it a part of the rows.
+        text: Column with the text; guessed where it is obvious.
+        label: Column with the label; guessed where it is obvious.
+        test_fraction: Share of all rows that becomes the test split, stratified by label.
+        validation_fraction: Share of the remaining rows that becomes the validation split.
+        split_seed: Seed of the splits; kept apart from `Recipe.seed`, so that runs with several
+            seeds are compared on the same test rows.
+        overlap: What to do with texts of the test split that also occur in a file to learn from.
+        invalid_rows: What to do with rows without text or label, or with too long a text.
+        max_characters: Length from which a text counts as broken (an unclosed quote, usually).
+        max_length: Length in tokens at which a text is cut; by default the backbone's own limit,
+            at most 256.
+    """
+
+    source: str | None = None
+    train: str | None = None
+    validation: str | None = None
+    test: str | None = None
+    text: str | None = None
+    label: str | None = None
+    test_fraction: Fraction = 0.2
+    validation_fraction: Fraction = 0.1
+    split_seed: int = 0
+    overlap: Literal["remove", "refuse"] = "remove"
+    invalid_rows: Literal["refuse", "drop"] = "refuse"
+    max_characters: Positive = 100_000
+    max_length: Annotated[int, Field(ge=4)] | None = None
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> DataSettings:
+        if (self.source is None) == (self.train is None):
+            raise ValueError("give either source (a data set by name) or train (a file)")
+        if self.source is not None and (self.validation or self.test):
+            raise ValueError("validation and test files go with train, not with source")
+        return self
+
+
+class BackboneSettings(Settings):
+    """The pretrained encoder.
+
+    Attributes:
+        model: Name from the catalogue, a local folder, or ``hub:owner/name``.
+        quantization: How the frozen weights are held while the strategy learns.
+        double_quantization: Whether the scales of 4-bit weights are quantized in turn.
+    """
+
+    model: str = "minilm-l6"
+    quantization: Literal["nf4", "int8", "none"] = "nf4"
+    double_quantization: bool = True
+
+
+class TrainSettings(Settings):
+    """One training: used for the teacher, and again for the student.
+
+    Attributes:
+        epochs: Passes over the training rows, at most.
+        learning_rate: Peak of the learning rate, after warm-up and before the linear decay.
+        batch_size: Rows a step and process.
+        warmup: Share of all steps in which the learning rate rises.
+        weight_decay: Decoupled weight decay (AdamW).
+        max_grad_norm: Gradients are clipped to this norm.
+        precision: bfloat16 autocast where the device computes in it (``auto``), always, or never.
+        metric: Validation metric that picks the best epoch.
+        patience: Stop after this many epochs without a better metric; null to run them all.
+    """
+
+    epochs: Positive = 4
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    batch_size: Positive = 32
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    precision: Literal["auto", "bf16", "float32"] = "auto"
+    metric: Literal["accuracy", "macro_f1"] = "accuracy"
+    patience: Positive | None = 2
+
+
+class MergeSettings(Settings):
+    """How the adapter is folded into plain weights.
+
+    Attributes:
+        into: The checkpoint's own float weights, or the quantized ones turned back to float.
+    """
+
+    into: Literal["original", "dequantized"] = "original"
+
+
+class StudentSettings(Settings):
+    """The small model.
+
+    Attributes:
+        layers: How many layers of the teacher to keep, or which, counted from 0.
+        model: Another backbone instead, named as `BackboneSettings.model`.
+        train_embeddings: Whether the student's embeddings learn too.
+    """
+
+    layers: Positive | Annotated[tuple[int, ...], Field(strict=False, min_length=1)] | None = None
+    model: str | None = None
+    train_embeddings: bool = False
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> StudentSettings:
+        if (self.layers is None) == (self.model is None):
+            raise ValueError("give either layers (cut from the teacher) or model (by name)")
+        return self
+
+
+class DistillSettings(Settings):
+    """How the student learns.
+
+    Attributes:
+        student: The small model.
+        teacher: Whether the teacher's answers are kept on disk or asked for at every step.
+        objectives: The terms of the loss.
+        train: The student's training.
+    """
+
+    student: StudentSettings = StudentSettings(layers=3)
+    teacher: Literal["cached", "live"] = "cached"
+    objectives: Annotated[tuple[AnyObjective, ...], Field(strict=False, min_length=1)] = (
+        KullbackLeibler(),
+        Hidden(),
+        CrossEntropy(),
+    )
+    train: TrainSettings = TrainSettings(epochs=5, learning_rate=3e-4)
+
+
+class ExportSettings(Settings):
+    """How the student leaves.
+
+    Attributes:
+        quantization: 8-bit integers with one scale for each output channel, or float32.
+        optimize: How far onnxruntime's tools rewrite the graph before it is quantized: not at all,
+            or with fused layer norms, activations and embeddings.
+    """
+
+    quantization: Literal["int8", "none"] = "int8"
+    optimize: Literal["none", "full"] = "full"
+
+
+class GateSettings(Settings):
+    """What the shipped file has to hold on the validation split, against the float ONNX file.
+
+    Attributes:
+        max_drop: Accuracy that quantization may cost, as a fraction.
+        min_label_agreement: Share of rows on which both must give the same label.
+    """
+
+    max_drop: Annotated[float, Field(ge=0, le=1)] = 0.01
+    min_label_agreement: Annotated[float, Field(ge=0, le=1)] = 0.98
+
+
+class Recipe(Settings):
+    """Everything that a run depends on.
+
+    Attributes:
+        task: What kind of problem it is.
+        data: The rows.
+        backbone: The pretrained encoder.
+        strategy: How the encoder learns.
+        train: The teacher's training.
+        merge: How the adapter becomes plain weights.
+        distill: How the student learns.
+        export: How the student leaves.
+        gate: What it has to hold.
+        seed: Seed of everything drawn at random in training.
+        device: Where to train.
+        threads: Threads on the processor; null for all of them.
+        allow_fallback: Whether to go on where the machine lacks something that was asked for; it
+            is noted in ``environment.json`` and in the ledger.
+        plugins: Modules or files to import first, for what they register.
+    """
+
+    task: str = "text_classification"
+    data: DataSettings
+    backbone: BackboneSettings = BackboneSettings()
+    strategy: AnyStrategy
+    train: TrainSettings = TrainSettings()
+    merge: MergeSettings = MergeSettings()
+    distill: DistillSettings = DistillSettings()
+    export: ExportSettings = ExportSettings()
+    gate: GateSettings = GateSettings()
+    seed: int = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: Positive | None = None
+    allow_fallback: bool = True
+    plugins: Annotated[tuple[str, ...], Field(strict=False)] = ()
+
+    @model_validator(mode="after")
+    def _possible(self) -> Recipe:
+        if self.strategy.needs_float_weights and self.backbone.quantization != "none":
+            name = strategies.name_of(type(self.strategy))
+            raise ValueError(
+                f"strategy {name} trains the weights themselves, which "
+                f"backbone.quantization={self.backbone.quantization} freezes; set "
+                "backbone.quantization=none, or choose a strategy such as lora"
+            )
+        return self

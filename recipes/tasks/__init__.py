@@ -1,0 +1,103 @@
+"""What differs between kinds of problems, behind one contract."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from adapters import Registry
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
+
+    from recipes.recipe import DataSettings
+
+
+@dataclass(frozen=True)
+class Split:
+    """The rows of one split.
+
+    Attributes:
+        texts: The texts.
+        labels: Label ids, positions in `Rows.labels`.
+    """
+
+    texts: Sequence[str]
+    labels: Sequence[int]
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.texts)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """All rows of a run.
+
+    Attributes:
+        train: Rows to learn from.
+        validation: Rows to choose on.
+        test: Rows to report on.
+        labels: Label names; a label's id is its position.
+        notes: What was guessed, removed and counted on the way.
+        license: Licence of the data.
+        source: Where the data come from.
+        fingerprint: Changes with the rows, their labels or their splits.
+    """
+
+    train: Split
+    validation: Split
+    test: Split
+    labels: Sequence[str]
+    notes: Sequence[str]
+    license: str
+    source: str
+    fingerprint: str
+
+
+class Task(ABC):
+    """One kind of problem: its rows, its loss, its metrics, its inputs at the edge."""
+
+    #: What a report calls one example's input.
+    problem_type: str
+
+    @abstractmethod
+    def read(self, settings: DataSettings, *, offline: bool) -> Rows:
+        """Read and split the rows.
+
+        Raises:
+            RecipeError: The data cannot be used as they are.
+        """
+
+    @abstractmethod
+    def features(
+        self, split: Split, tokenizer: PreTrainedTokenizerBase, max_length: int
+    ) -> list[dict[str, Any]]:
+        """Return one example a row, ready for `collator`, in the order of the rows."""
+
+    @abstractmethod
+    def collator(
+        self, tokenizer: PreTrainedTokenizerBase
+    ) -> Callable[[Sequence[Mapping[str, Any]]], dict[str, Any]]:
+        """Return what makes a batch of examples: padded to its longest."""
+
+    @abstractmethod
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean loss ``[]`` of logits ``[batch, classes]`` and label ids ``[batch]``."""
+
+    @abstractmethod
+    def metrics(self, logits: np.ndarray, labels: Sequence[int]) -> dict[str, float]:
+        """Return the metrics of logits ``[rows, classes]``."""
+
+    @abstractmethod
+    def processing(
+        self, tokenizer: PreTrainedTokenizerBase, max_length: int, inputs: Sequence[str]
+    ) -> dict[str, Any]:
+        """Return what the edge runtime has to repeat to make the model's inputs of a text."""
+
+
+tasks: Registry[type[Task]] = Registry("task", group="potstill.tasks")
