@@ -1,0 +1,360 @@
+#!/usr/bin/env python3
+"""Answer with the model that lies beside this file, which every bundle carries as it is.
+
+    python edge.py "How far is the moon?"    label and probabilities, for people
+    python edge.py --json "One." "Two."      one JSON object per text
+    cat lines.txt | python edge.py           one JSON object per line, answered as the lines come
+    python edge.py --self-test               is every byte, and every answer, as it was packed?
+    python edge.py --about                   name, labels, licenses, versions, ledger as JSON
+
+or, from Python, ``Model("bundle").predict(["How far is the moon?"])[0].label``.
+
+Exit status: 0, everything was answered; 1, the bundle was refused, the self-test failed, or a text
+could not be answered; 2, the command line is wrong.
+
+Every start checks the sha256 of every file in the bundle and refuses to answer after a changed
+byte. That guards against damage (a broken copy, half an update, an edit), not against a forger,
+who would change the sums too: sign the whole bundle where that matters. The fields of bundle.json
+are described in potstill's ``export/bundle.py``.
+
+Needs Python 3.11 and the packages of requirements.txt, which are imported only once the files are
+known to be good: importing this module and refusing a bundle are quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+import itertools
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    from tokenizers import Encoding
+
+KIND = (1, "single_label")  # the format and problem type of bundle.json that this file understands
+MANIFEST_FILE, MODEL_FILE, TOKENIZER_FILE = "bundle.json", "model.onnx", "tokenizer.json"
+PACKAGES = ("numpy", "onnxruntime", "tokenizers")
+# The names of a model's inputs, and the parts of an encoding that feed them.
+INPUTS = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
+ABOUT = ("name", "created_by", "labels", "licenses", "versions", "ledger")
+REPAIR = "Copy the whole bundle again from where it was packed."
+
+
+class BundleError(Exception):
+    """The bundle cannot be used: the message says what is wrong, where, and what to do."""
+
+
+class Prediction(NamedTuple):
+    """The answer to one text."""
+
+    label: str | None  # the most probable one; None if its probability is under its threshold
+    probabilities: dict[str, float]  # of every label, in the order of the model's outputs
+
+
+Answer = Prediction | ValueError
+
+
+class Check(NamedTuple):
+    """One line of a self-test."""
+
+    passed: bool
+    message: str
+
+
+def seal(raw: bytes, digest: str) -> str:
+    """Return the sha256 that bundle.json must carry in its own ``sha256`` field.
+
+    The sum is taken over ``raw``, the bytes on disk, with the field's 64 digits (``digest``)
+    replaced by zeros; a sum over the parsed content would miss changed white space.
+    """
+    return hashlib.sha256(raw.replace(digest.encode(), b"0" * 64, 1)).hexdigest()
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Read and check bundle.json; the other files are left to ``check_files``.
+
+    Raises:
+        BundleError: It is missing, damaged or of another format.
+    """
+    path = folder / MANIFEST_FILE
+    try:
+        raw = path.read_bytes()
+        manifest: dict[str, Any] = json.loads(raw)
+        kind, digest = (manifest["format"], manifest["problem_type"]), str(manifest["sha256"])
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {error.strerror}. {REPAIR}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise BundleError(f"{path} is no bundle.json, or damaged: {error!r}. {REPAIR}") from error
+    if kind != KIND:
+        raise BundleError(
+            f"{path} has format and problem type {kind}, and this edge.py reads {KIND}. Use the "
+            f"edge.py that comes with {manifest.get('created_by')}: it lies in the bundle itself."
+        )
+    if seal(raw, digest) != digest:
+        raise BundleError(f"{path} has changed since it was packed. {REPAIR}")
+    return manifest
+
+
+def check_files(folder: Path, manifest: dict[str, Any]) -> Iterator[Check]:
+    """Compare the sha256 of every file that bundle.json names; one check per file."""
+    for name, packed in manifest["files"].items():
+        path, size = folder / name, packed["size_bytes"]
+        try:
+            with path.open("rb") as file:
+                same = hashlib.file_digest(file, "sha256").hexdigest() == packed["sha256"]
+        except OSError as error:
+            yield Check(False, f"{path} cannot be read: {error.strerror}. {REPAIR}")
+            continue
+        changed = f"{path} has changed since it was packed with {size} bytes. {REPAIR}"
+        yield Check(same, f"{name} as packed, {size} bytes" if same else changed)
+
+
+class Model:
+    """A verified bundle, loaded and ready to answer.
+
+    Args:
+        folder: The bundle.
+        threads: Threads within one operation of the model; None takes what the bundle says.
+
+    Raises:
+        BundleError: A file is missing or changed, a package is missing, or the model does not load.
+    """
+
+    def __init__(self, folder: str | Path, threads: int | None = None) -> None:
+        self.folder = Path(folder)
+        self.manifest = read_manifest(self.folder)
+        for check in check_files(self.folder, self.manifest):
+            if not check.passed:
+                raise BundleError(check.message)
+        self.labels: list[str] = self.manifest["labels"]
+        self._processing = self.manifest["processing"]
+        try:
+            self._load(self.manifest["session"], threads)
+        except Exception as error:  # a package is missing, or raises one of its many kinds
+            raise BundleError(f"{self.folder} does not load: {error}. {self._hint()}") from error
+
+    def _load(self, session: dict[str, Any], threads: int | None) -> None:
+        import onnxruntime as rt
+        from tokenizers import Tokenizer
+
+        self._tokenizer = Tokenizer.from_file(os.fspath(self.folder / TOKENIZER_FILE))
+        self._tokenizer.no_padding()  # the file may carry a fixed padding, from another use
+        self._tokenizer.enable_truncation(self._processing["max_length"])
+        self._session = rt.InferenceSession(
+            os.fspath(self.folder / MODEL_FILE),
+            session_options(session, threads),
+            providers=["CPUExecutionProvider"],
+        )
+
+    def logits(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Return raw scores [N, C] for N texts and C labels.
+
+        All texts go through the model as one batch, padded on the right to the longest; the caller
+        bounds memory by the number of texts. A text longer than ``max_length`` tokens is cut on the
+        right. An int8 model scales a whole batch alike, so neighbors change its scores a little.
+
+        Raises:
+            BundleError: The model's output does not fit the labels, or holds NaN or infinity.
+        """
+        import numpy as np
+
+        if not texts:
+            return np.zeros((0, len(self.labels)), dtype=np.float32)
+        encodings = [self._encode(text) for text in texts]
+        longest = max(map(len, encodings))
+        feed = {}
+        for name in self._processing["inputs"]:
+            padding = self._processing["pad_token_id"] if name == "input_ids" else 0
+            feed[name] = np.full((len(texts), longest), padding, dtype=np.int64)
+            for row, encoding in zip(feed[name], encodings, strict=True):
+                row[: len(encoding)] = getattr(encoding, INPUTS[name])
+        logits: npt.NDArray[np.float32] = self._session.run(None, feed)[0]
+        if logits.shape != (len(texts), len(self.labels)) or not np.isfinite(logits).all():
+            raise BundleError(
+                f"{self.folder / MODEL_FILE} gave NaN, or scores of shape {logits.shape} for "
+                f"{len(texts)} texts and {len(self.labels)} labels. Export and pack it again."
+            )
+        return logits
+
+    def predict(self, texts: Sequence[str]) -> list[Prediction]:
+        """Return one answer per text; batching and errors as in ``logits``."""
+        import numpy as np
+
+        logits = self.logits(texts).astype(np.float64)
+        scores = np.exp(logits - logits.max(axis=1, keepdims=True))
+        predictions = []
+        for row in scores / scores.sum(axis=1, keepdims=True):
+            probabilities = dict(zip(self.labels, row.tolist(), strict=True))
+            best = self.labels[int(row.argmax())]
+            sure = probabilities[best] >= self.manifest["thresholds"].get(best, 0.0)
+            predictions.append(Prediction(best if sure else None, probabilities))
+        return predictions
+
+    def check_golden(self) -> Iterator[Check]:
+        """Answer the recorded texts again, alone; one check per text and one that sums up."""
+        import numpy as np
+
+        golden, same = self.manifest["golden"], True
+        rows = zip(golden["texts"], golden["labels"], golden["logits"], strict=True)
+        for text, label, recorded in rows:
+            logits = self.logits([text])[0]
+            shift = float(np.abs(logits - np.array(recorded)).max())
+            found = self.labels[int(logits.argmax())]
+            good = found == label and shift <= golden["tolerance"]
+            same &= good
+            differ = f"logits differ by {shift:.2g} (allowed: {golden['tolerance']:.2g})"
+            yield Check(good, f"golden text {text[:40]!r}: {found} (was {label}), {differ}")
+        yield Check(same, f"{len(golden['texts'])} golden texts" if same else self._hint())
+
+    def _encode(self, text: str) -> Encoding:
+        """Tokenize one text, and of a huge text only the beginning if that is all the model sees.
+
+        If the last visible token ends in the first half of the beginning, the cut at its end is too
+        far away to have changed a visible token.
+        """
+        limit = self._processing["max_length"]
+        head = text[: 64 * limit]
+        encoding = self._tokenizer.encode(head)
+        if len(head) < len(text):
+            seen = max((end for _, end in encoding.offsets), default=0)
+            if len(encoding) < limit or seen > len(head) // 2:
+                return self._tokenizer.encode(text)
+        return encoding
+
+    def _hint(self) -> str:
+        proven = ", ".join(f"{name} {self.manifest['versions'][name]}" for name in PACKAGES)
+        return (
+            f"It was packed with {proven}. If you have others: {sys.executable} -m pip install -r "
+            f"{self.folder / 'requirements.txt'}. If you have these, this processor computes "
+            f"differently: pack a bundle for it that is not quantized, or is quantized otherwise."
+        )
+
+
+def session_options(session: Mapping[str, Any], threads: int | None = None) -> Any:
+    """Turn the ``session`` section of bundle.json into onnxruntime's options."""
+    import onnxruntime as rt
+
+    options = rt.SessionOptions()
+    options.intra_op_num_threads = threads or session["intra_op_num_threads"]
+    level = session["graph_optimization_level"]
+    options.graph_optimization_level = rt.GraphOptimizationLevel.__members__[level]
+    for key, value in session["config"].items():
+        options.add_session_config_entry(key, value)
+    return options
+
+
+def checks(folder: Path, threads: int | None = None) -> Iterator[Check]:
+    """Check everything: bundle.json, every file, and if those are good every golden text."""
+    try:
+        manifest = read_manifest(folder)
+        files = [Check(True, f"{MANIFEST_FILE} as packed"), *check_files(folder, manifest)]
+        yield from files
+        if all(check.passed for check in files):
+            yield from Model(folder, threads).check_golden()
+    except BundleError as error:
+        yield Check(False, str(error))
+
+
+def answers(model: Model, lines: Iterable[bytes], batch_size: int) -> Iterator[Answer]:
+    """Answer lines of UTF-8, in their order; a line that cannot be answered gives its error."""
+    texts = map(_decode, lines)
+    while batch := list(itertools.islice(texts, batch_size)):
+        found = iter(model.predict([text for text in batch if isinstance(text, str)]))
+        yield from (next(found) if isinstance(text, str) else text for text in batch)
+
+
+def _decode(line: bytes) -> str | ValueError:
+    try:
+        text = line.decode("utf-8-sig").rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        where = f"byte 0x{line[error.start]:02x} at offset {error.start}"
+        return ValueError(f"not UTF-8 ({where}): convert the text, for example with iconv")
+    return text if text.strip() else ValueError("empty: there is nothing to classify")
+
+
+def _show(answer: Answer, as_json: bool) -> str:
+    if isinstance(answer, ValueError):
+        return json.dumps({"error": str(answer)}) if as_json else f"error: {answer}"
+    label, probabilities = answer
+    if as_json:
+        rounded = {name: round(value, 6) for name, value in probabilities.items()}
+        return json.dumps({"label": label, "probabilities": rounded}, ensure_ascii=False)
+    ranked = sorted(probabilities.items(), key=lambda item: -item[1])
+    rows = [f"  {value:.4f}  {name}" for name, value in ranked]
+    return "\n".join(["(undecided)" if label is None else label, *rows])
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Classify text with the bundle in this folder.")
+    parser.add_argument("texts", nargs="*", metavar="TEXT", help="none: lines of standard input")
+    parser.add_argument("--json", action="store_true", help="JSON lines, as for standard input")
+    parser.add_argument("--self-test", action="store_true", help="check all files and answers")
+    parser.add_argument("--about", action="store_true", help="print what this model is, as JSON")
+    parser.add_argument("--threads", type=int, help="default: what bundle.json says")
+    parser.add_argument("--batch-size", type=int, default=1, help="more waits for so many lines")
+    options = parser.parse_args(arguments)
+    if min(options.batch_size, options.threads or 1) < 1:
+        parser.error("--threads and --batch-size are whole numbers from 1 up")
+    asked = bool(options.texts) + options.self_test + options.about
+    if asked > 1:
+        parser.error("texts, --self-test and --about exclude each other")
+    if not asked and (sys.stdin is None or sys.stdin.isatty()):
+        parser.error('nothing to classify: give a "text", or pipe lines into standard input')
+    return options
+
+
+def _classify(options: argparse.Namespace, folder: Path) -> int:
+    given = (text.encode("utf-8", "surrogateescape") for text in options.texts)
+    as_json = options.json or not options.texts
+    model, failed = Model(folder, options.threads), False
+    for answer in answers(model, given if options.texts else sys.stdin.buffer, options.batch_size):
+        print(_show(answer, as_json), flush=True)
+        failed |= isinstance(answer, ValueError)
+    return int(failed)
+
+
+def _self_test(folder: Path, threads: int | None) -> int:
+    failed = False
+    for check in checks(folder, threads):
+        print("ok  " if check.passed else "FAIL", check.message, flush=True)
+        failed |= not check.passed
+    print("Self-test FAILED: do not use this bundle." if failed else "Self-test passed.")
+    return int(failed)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line on the bundle that this file lies in; return the exit status."""
+    options, folder = _options(arguments), Path(__file__).resolve().parent
+    try:
+        if options.self_test:
+            return _self_test(folder, options.threads)
+        if options.about:
+            about = {key: value for key, value in read_manifest(folder).items() if key in ABOUT}
+            print(json.dumps(about, indent=2, ensure_ascii=False))
+            return 0
+        return _classify(options, folder)
+    except BundleError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        # The reader (head, say) has enough. Python would complain when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    # numpy does no linear algebra here, and starting its threads for that costs 50 ms.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8")
+    sys.exit(main())
