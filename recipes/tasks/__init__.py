@@ -62,7 +62,7 @@ class Rows:
 class Task(ABC):
     """One kind of problem: its rows, its loss, its metrics, its inputs at the edge."""
 
-    #: What a report calls one example's input.
+    #: What kind of answer a row has; the edge runtime reads it.
     problem_type: str
 
     @abstractmethod
@@ -101,3 +101,5 @@ class Task(ABC):
 
 
 tasks: Registry[type[Task]] = Registry("task", group="potstill.tasks")
+
+from recipes.tasks import text_classification  # noqa: E402, F401  (registers itself)

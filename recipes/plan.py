@@ -1,0 +1,32 @@
+"""What a run would do, without doing it."""
+
+from __future__ import annotations
+
+from adapters.strategy import strategies
+from recipes.stages import STAGES
+from recipes.workspace import Workspace
+
+
+def print_plan(work: Workspace) -> None:
+    """Read the data, look at the backbone and print the plan on standard output.
+
+    Raises:
+        RecipeError: Data or backbone cannot be used.
+    """
+    recipe, rows = work.recipe, work.rows
+    size = sum(file.stat().st_size for file in work.backbone.path.glob("*.safetensors"))
+    student = recipe.distill.student
+    print(f"run folder  {work.folder}")
+    print(f"data        {rows.source}")
+    for note in rows.notes:
+        print(f"            {note}")
+    print(f"labels      {', '.join(rows.labels)}")
+    print(
+        f"backbone    {work.backbone.source} ({size / 1e6:.0f} MB), cut at {work.max_length} tokens"
+    )
+    print(f"strategy    {strategies.name_of(type(recipe.strategy))} {recipe.strategy}")
+    print(f"student     {student.model or f'layers {student.layers} of the teacher'}")
+    print(f"machine     {work.hardware.name}, {work.hardware.threads} threads")
+    for sentence in work.missing_capabilities():
+        print(f"            {sentence}")
+    print(f"stages      {' → '.join(stage.name for stage in STAGES)}")

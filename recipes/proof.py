@@ -1,0 +1,95 @@
+"""How an artefact is measured and held against the one before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recipes.workspace import SPLITS, Workspace, by_length
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import nn
+    from transformers import PreTrainedTokenizerBase
+
+
+def answer_splits(
+    work: Workspace,
+    call: Callable[[Mapping[str, Any]], np.ndarray],
+    tokenizer: PreTrainedTokenizerBase,
+    splits: Sequence[str] = SPLITS,
+) -> dict[str, np.ndarray]:
+    """Return an artefact's logits by split, ``[rows, classes]``."""
+    collate = work.task.collator(tokenizer)
+    return {split: by_length(call, work.examples(split, tokenizer), collate) for split in splits}
+
+
+def measured(work: Workspace, name: str, logits: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Keep an artefact's logits and return the fields of its row that follow from them.
+
+    Returns:
+        ``split``, ``examples``, ``metrics`` and ``validation``.
+    """
+    work.save_logits(name, logits)
+    scores = {
+        split: work.task.metrics(logits[split], getattr(work.rows, split).labels)
+        for split in SPLITS
+    }
+    return {
+        "split": "test",
+        "examples": len(work.rows.test),
+        "metrics": scores["test"],
+        "validation": scores["validation"],
+    }
+
+
+def agreement(
+    work: Workspace, name: str, logits: Mapping[str, np.ndarray], split: str = "test"
+) -> dict[str, Any]:
+    """Compare logits with those of an earlier row, on one split.
+
+    Returns:
+        ``with``, the share of equal ``labels``, ``max_probability_shift`` and
+        ``max_logit_difference``.
+    """
+    import numpy as np
+
+    own, other = logits[split], work.logits(name)[split]
+    return {
+        "with": name,
+        "labels": float(np.mean(own.argmax(1) == other.argmax(1))),
+        "max_probability_shift": float(np.abs(softmax(own) - softmax(other)).max()),
+        "max_logit_difference": float(np.abs(own - other).max()),
+    }
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Return probabilities ``[rows, classes]`` of logits ``[rows, classes]``."""
+    import numpy as np
+
+    exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    return exponentials / exponentials.sum(axis=1, keepdims=True)  # type: ignore[no-any-return]
+
+
+def count(model: nn.Module) -> int:
+    """Return how many weights a model has; those held in four bits count singly."""
+    total = 0
+    for parameter in model.parameters():
+        state = getattr(parameter, "quant_state", None)
+        total += state.shape.numel() if state is not None else parameter.numel()
+    return total
+
+
+def learning(model: nn.Module) -> int:
+    """Return how many of a model's weights learn."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def size(*paths: Path) -> int:
+    """Return the bytes of weight files: of files as they are, of folders all weights in them."""
+    total = 0
+    for path in paths:
+        files = [path] if path.is_file() else [*path.glob("*.safetensors"), *path.glob("*.bin")]
+        total += sum(file.stat().st_size for file in files)
+    return total

@@ -1,0 +1,186 @@
+"""Run a recipe: labelled text in, a proven bundle out.
+
+python -m recipes.run NAME [key=value …]
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from adapters.errors import AdapterError
+from distill.errors import DistillError
+from export.errors import ExportError
+from recipes.console import is_main, say
+from recipes.errors import RecipeError
+from recipes.reading import header, read_recipe, shipped_recipes
+from recipes.stages import STAGES
+
+if TYPE_CHECKING:
+    from recipes.recipe import Recipe
+    from recipes.workspace import Workspace
+
+SHIPPED, FAILED, REFUSED, WRONG = 0, 1, 2, 3
+_EPILOG = """\
+examples:
+  python -m recipes.run lora_cls
+  python -m recipes.run lora_cls data.train=my.csv data.text=review data.label=stars
+  python -m recipes.run lora_cls train.epochs=2 --out runs/short
+  python -m recipes.run lora_cls --resume
+  python -m recipes.run lora_cls export.quantization=none --from export
+
+exit status: 0 shipped; 2 finished, but the gate says no; 3 the recipe, the data or the command is
+wrong; 1 anything else
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, with the exit status that a wrong command has here."""
+
+    def error(self, message: str) -> NoReturn:
+        raise RecipeError(f"{message[0].upper()}{message[1:]}. See python -m recipes.run --help.")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    try:
+        return _run(_parser().parse_args(arguments))
+    except (RecipeError, AdapterError, DistillError, ExportError) as error:
+        from export.parity import ParityError
+
+        print(f"error: {_full_disk(error) or error}", file=sys.stderr)
+        return REFUSED if isinstance(error, ParityError) else WRONG
+    except KeyboardInterrupt:
+        print("stopped; go on with --resume", file=sys.stderr)
+        return 130
+    except Exception as error:
+        message = _full_disk(error) or _denied(error)
+        if message is None:
+            raise
+        print(f"error: {message}", file=sys.stderr)
+        return WRONG
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="python -m recipes.run",
+        description="Fine-tune, merge, distil, export, quantize, prove and pack, by a recipe.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    stages = [stage.name for stage in STAGES]
+    parser.add_argument("recipe", nargs="?", help="a shipped recipe's name, or a YAML file")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="laid over the recipe")
+    parser.add_argument("--out", metavar="DIR", help="the run's folder (default: runs/NAME)")
+    parser.add_argument("--resume", action="store_true", help="go on where the run stopped")
+    parser.add_argument(
+        "--from", dest="stage", choices=stages, metavar="STAGE",
+        help=f"do this stage and all after it anew: {', '.join(stages)}",
+    )  # fmt: skip
+    parser.add_argument(
+        "--dry-run", dest="plan", action="store_true",
+        help="check recipe, data and backbone; print the plan",
+    )  # fmt: skip
+    parser.add_argument(
+        "--plugin", action="append", default=[], metavar="MODULE",
+        help="import a module or .py file that registers strategies or others; repeatable",
+    )  # fmt: skip
+    parser.add_argument("--offline", action="store_true", help="use what is cached, fetch nothing")
+    parser.add_argument("--list", action="store_true", help="list the shipped recipes")
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    if options.list:
+        for name, path in shipped_recipes().items():
+            print(f"{name}  {header(path)}")
+        return SHIPPED
+    if options.recipe is None:
+        raise RecipeError("No recipe is named. Try python -m recipes.run --list.")
+    if options.resume and options.stage:
+        raise RecipeError("--resume and --from exclude each other: --from goes on from its stage.")
+    recipe = read_recipe(options.recipe, options.overrides, options.plugin)
+    folder = Path(options.out or Path("runs") / Path(options.recipe).stem)
+    if options.offline:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+    if options.plan:
+        from recipes.plan import print_plan
+
+        print_plan(_workspace(recipe, folder, options.offline))
+        return SHIPPED
+    from recipes.pipeline import prepare_folder
+
+    if is_main():
+        prepare_folder(recipe, folder, options.resume, options.stage)
+    return _ship(_workspace(recipe, folder, options.offline))
+
+
+def _workspace(recipe: Recipe, folder: Path, offline: bool) -> Workspace:
+    """Load the heavy libraries, look at the machine and join the other processes."""
+    from adapters.hardware import inspect_hardware
+    from recipes import distributed
+    from recipes.console import hush
+    from recipes.workspace import Workspace
+
+    hush()
+    hardware = inspect_hardware(recipe.device, recipe.threads)
+    distributed.start(hardware.device)
+    distributed.wait()
+    return Workspace(recipe, folder, hardware, offline)
+
+
+def _ship(work: Workspace) -> int:
+    """Run the stages, print the ledger and say whether the model may leave."""
+    from recipes.pipeline import run_stages
+    from recipes.report import write_report
+    from recipes.stages.quantize import verdict
+    from recipes.table import print_ledger
+
+    start = time.perf_counter()
+    run_stages(work)
+    if not is_main():
+        return SHIPPED
+    reasons = verdict(work)
+    write_report(work, reasons)
+    print_ledger(work.ledger)
+    say(f"report      {work.folder / 'report.html'}")
+    if reasons:
+        print(f"The gate says no: {'; '.join(reasons)}. Everything is kept in {work.folder}.")
+        return REFUSED
+    print(f"Shipped {work.folder / 'bundle'} after {time.perf_counter() - start:.0f} s.")
+    return SHIPPED
+
+
+def _full_disk(error: BaseException) -> str | None:
+    """Return a message if the disk is full, however the library that noticed it put it."""
+    place = Path.cwd()
+    seen: BaseException | None = error
+    while seen is not None:
+        number = getattr(seen, "errno", None)
+        if number in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(seen):
+            return (
+                f"The disk is full: {seen}. Free some space and go on with --resume, or write to "
+                "another disk with --out. What was finished is kept."
+            )
+        seen = seen.__cause__ or seen.__context__
+    if shutil.disk_usage(place).free < 1_000_000:
+        return f"The disk of {place} is full ({error}). Free some space and go on with --resume."
+    return None
+
+
+def _denied(error: BaseException) -> str | None:
+    if isinstance(error, PermissionError) or getattr(error, "errno", None) == errno.EROFS:
+        return f"Not allowed to write: {error}. Choose another folder with --out."
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,49 @@
+"""The stages of a run, in their order; each turns one artefact on disk into the next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from recipes.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a run.
+
+    Attributes:
+        name: What ``--from`` and the ledger call it; the module of this name holds `run`.
+        folders: What it leaves in the run's folder, and what is cleared before it starts anew.
+        sections: Parts of the recipe that it is the first to depend on.
+        distributed: Whether every process of a torchrun takes part, rather than the first alone.
+    """
+
+    name: str
+    folders: tuple[str, ...]
+    sections: tuple[str, ...]
+    distributed: bool = False
+
+    @property
+    def run(self) -> Callable[[Workspace], None]:
+        """The stage's function; what it imports is loaded only now."""
+        function: Callable[[Workspace], None] = import_module(f"recipes.stages.{self.name}").run
+        return function
+
+
+STAGES = (
+    Stage(
+        "baseline",
+        ("baseline",),
+        ("task", "data", "backbone", "seed", "device", "threads", "allow_fallback", "plugins"),
+    ),
+    Stage("finetune", ("teacher",), ("strategy", "train"), distributed=True),
+    Stage("merge", ("merged",), ("merge",)),
+    Stage("distill", ("student", "student-alone", "signals"), ("distill",), distributed=True),
+    Stage("export", ("onnx",), ("export.optimize",)),
+    Stage("quantize", (), ("export.quantization", "gate")),
+    Stage("bundle", ("bundle",), ()),
+)

@@ -1,0 +1,162 @@
+"""What a person would try first: to know what fine-tuning has to beat."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from recipes.console import say
+from recipes.ledger import Row
+from recipes.proof import count, measured, size
+from recipes.workspace import Workspace, by_length
+
+if TYPE_CHECKING:
+    import numpy as np
+
+#: Inverse strength of the regularization of both logistic regressions.
+_C = 10.0
+
+
+def run(work: Workspace) -> None:
+    """Fit the baselines and write their rows: ``majority``, ``tfidf-logreg``, ``frozen-logreg``."""
+    for note in work.rows.notes:
+        say(f"  {note}")
+    _embed(work)
+    for name, fit in BASELINES.items():
+        start = time.perf_counter()
+        answer, facts = fit(work)
+        logits = {
+            split: answer(getattr(work.rows, split).texts) for split in ("validation", "test")
+        }
+        fields = measured(work, name, logits)
+        seconds = time.perf_counter() - start
+        work.ledger.put(
+            Row(
+                stage="baseline",
+                name=name,
+                threads=work.hardware.threads,
+                seconds=seconds,
+                **facts,
+                **fields,
+            )
+        )
+
+
+Fitted = tuple[Callable[[Sequence[str]], "np.ndarray"], dict[str, Any]]
+
+
+def majority(work: Workspace, lookup: bool = True) -> Fitted:
+    """Always answer the most frequent label."""
+    import numpy as np
+
+    counts = np.bincount(work.rows.train.labels, minlength=len(work.rows.labels))
+    scores = np.log((counts + 1) / (counts + 1).sum())
+    return lambda texts: np.tile(scores, (len(texts), 1)), {"parameters": len(counts)}
+
+
+def tfidf_logreg(work: Workspace, lookup: bool = True) -> Fitted:
+    """Fit a logistic regression on weighted counts of words and pairs of words."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+
+    vectorizer = TfidfVectorizer(ngram_range=(1, 2))
+    features = vectorizer.fit_transform(work.rows.train.texts)
+    model = LogisticRegression(C=_C, max_iter=1000)
+    model.fit(features, work.rows.train.labels)
+    words = sum(len(word.encode()) for word in vectorizer.vocabulary_)
+    weights = model.coef_.size + model.intercept_.size
+    facts = {
+        "parameters": weights,
+        "trainable_parameters": weights,
+        "size_bytes": 4 * weights + 4 * features.shape[1] + words,
+    }
+    return lambda texts: model.predict_log_proba(vectorizer.transform(texts)), facts
+
+
+def frozen_logreg(work: Workspace, lookup: bool = True) -> Fitted:
+    """Fit a logistic regression on the mean of the frozen backbone's last hidden states.
+
+    Args:
+        work: The run.
+        lookup: Whether a row's embedding may be read from the file rather than computed: not when
+            the answer is to be timed.
+    """
+    import numpy as np
+    from sklearn.linear_model import LogisticRegression
+
+    with np.load(work.folder / "baseline" / "embeddings.npz") as kept:
+        embeddings = {split: kept[split] for split in kept.files}
+    model = LogisticRegression(C=_C, max_iter=1000)
+    model.fit(embeddings["train"], work.rows.train.labels)
+    known = {
+        text: row
+        for split in ("validation", "test")
+        for text, row in zip(getattr(work.rows, split).texts, embeddings[split], strict=True)
+        if lookup
+    }
+    weights = model.coef_.size + model.intercept_.size
+    backbone = work.load().base_model
+    embed = _embedder(work, backbone)
+
+    def answer(texts: Sequence[str]) -> np.ndarray:
+        missing = [text for text in texts if text not in known]
+        fresh = dict(zip(missing, embed(missing), strict=True)) if missing else {}
+        rows = [fresh[text] if text in fresh else known[text] for text in texts]
+        scores: np.ndarray = model.predict_log_proba(np.stack(rows))
+        return scores
+
+    parameters = count(backbone) + weights
+    facts = {
+        "parameters": parameters,
+        "trainable_parameters": weights,
+        "size_bytes": size(work.backbone.path) + 4 * weights,
+    }
+    return answer, facts
+
+
+BASELINES: dict[str, Callable[..., Fitted]] = {
+    "majority": majority,
+    "tfidf-logreg": tfidf_logreg,
+    "frozen-logreg": frozen_logreg,
+}
+
+
+def _embed(work: Workspace) -> None:
+    """Keep every row's embedding."""
+    import numpy as np
+
+    embed = _embedder(work, work.load().base_model)
+    folder = work.folder / "baseline"
+    folder.mkdir(exist_ok=True)
+    np.savez(
+        folder / "embeddings.npz",
+        train=embed(work.rows.train.texts),
+        validation=embed(work.rows.validation.texts),
+        test=embed(work.rows.test.texts),
+    )
+
+
+def _embedder(work: Workspace, backbone: Any) -> Callable[[Sequence[str]], np.ndarray]:
+    """Return a function from texts to mean hidden states ``[texts, width]``."""
+    import torch
+
+    from recipes.tasks import Split
+
+    collate = work.task.collator(work.tokenizer)
+
+    def call(batch: Any) -> np.ndarray:
+        mask = batch["attention_mask"].to(backbone.device)
+        with torch.inference_mode():
+            states = backbone(
+                input_ids=batch["input_ids"].to(backbone.device), attention_mask=mask
+            ).last_hidden_state
+        seen = mask.unsqueeze(-1)
+        mean = (states * seen).sum(dim=1) / seen.sum(dim=1)
+        return mean.float().cpu().numpy()  # type: ignore[no-any-return]
+
+    def embed(texts: Sequence[str]) -> np.ndarray:
+        split = Split(texts, [0] * len(texts))
+        return by_length(call, work.task.features(split, work.tokenizer, work.max_length), collate)
+
+    return embed

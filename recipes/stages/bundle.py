@@ -1,0 +1,123 @@
+"""Everything is timed in turn, and what passed the gate is packed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from adapters.files import load_adapter
+from export.bundle import FLOAT_TOLERANCE, INT8_TOLERANCE, pack
+from export.edge import Model
+from export.latency import interleaved
+from export.session import open_model, session_settings
+from recipes.card import bundle_card
+from recipes.ledger import Row
+from recipes.proof import agreement, measured
+from recipes.stages.baseline import BASELINES
+from recipes.stages.export import FLOAT
+from recipes.stages.quantize import INT8, verdict
+from recipes.workspace import SPLITS, Workspace, load_tokenizer, torch_call
+
+#: Test rows that are asked for in turn when artefacts are timed.
+_TIMED_ROWS = 100
+#: Validation rows that may become golden: real ones of every label.
+_GOLDEN_ROWS = 200
+_VERSIONS = ("torch", "transformers", "peft", "bitsandbytes", "onnx", "onnxscript")
+
+
+def run(work: Workspace) -> None:
+    """Pack what the gate let through, write the row ``bundle``, and time every artefact."""
+    start = time.perf_counter()
+    work.ledger.drop_stages(["bundle"])
+    shipped = "student-onnx" if work.recipe.export.quantization == "none" else "student-int8"
+    passed = not verdict(work)
+    folder = work.folder / "bundle"
+    calls = _calls(work)
+    if passed:
+        # Packed twice: the timings of the first belong into the ledger that the second carries.
+        _pack(work, folder, shipped)
+        edge = Model(folder)
+        calls["bundle"] = lambda row: edge.predict([work.rows.test.texts[row]])
+        logits = {split: _alone(edge, getattr(work.rows, split).texts) for split in SPLITS}
+        work.ledger.put(
+            Row(
+                stage="bundle",
+                name="bundle",
+                path="bundle",
+                size_bytes=sum(file.stat().st_size for file in folder.iterdir()),
+                parameters=work.ledger[shipped].parameters,
+                threads=work.hardware.threads,
+                agreement=agreement(work, shipped, logits),
+                notes=["answers of edge.py, a text at a time; its time includes tokenizing"],
+                **measured(work, "bundle", logits),
+            )
+        )
+    rows = min(_TIMED_ROWS, len(work.rows.test))
+    for name, times in interleaved(calls, rows).items():
+        work.ledger.update(name, latency_ms={"batch_1": times}, threads=work.hardware.threads)
+    if passed:
+        work.ledger.update("bundle", seconds=time.perf_counter() - start)
+        _pack(work, folder, shipped)
+    work.ledger.write()
+
+
+def _calls(work: Workspace) -> dict[str, Callable[[int], Any]]:
+    """Return one function for each artefact that answers test row ``i`` alone."""
+    texts = work.rows.test.texts
+    calls: dict[str, Callable[[int], Any]] = {}
+    for name, fit in BASELINES.items():
+        answer, _ = fit(work, lookup=False)
+        calls[name] = lambda row, answer=answer: answer([texts[row]])  # type: ignore[misc]
+    recipe = work.recipe
+    adapter = load_adapter(
+        work.folder / "teacher",
+        work.load(recipe.backbone.quantization),
+        recipe.strategy,
+        work.rows.labels,
+    )
+    models = {"teacher": adapter, "merged": work.load(path=work.folder / "merged")}
+    models |= {name: work.load(path=work.folder / name) for name in ("student", "student-alone")}
+    functions = {name: (torch_call(model), name) for name, model in models.items()}
+    files = {"student-onnx": FLOAT, "student-int8": INT8}
+    for name, file in files.items():
+        if name in work.ledger:
+            function = open_model(work.folder / file, work.hardware.threads)
+            functions[name] = (function, "student")
+    own = load_tokenizer(work.folder / "student")
+    for name, (function, reads) in functions.items():
+        tokenizer = own if reads.startswith("student") else work.tokenizer
+        collate = work.task.collator(tokenizer)
+        examples = work.examples("test", tokenizer)[:_TIMED_ROWS]
+        batches = [collate([example]) for example in examples]
+        calls[name] = lambda row, f=function, b=batches: f(b[row])  # type: ignore[misc]
+    return calls
+
+
+def _alone(edge: Model, texts: Any) -> Any:
+    """Return the edge runtime's logits of texts that are asked one by one, as an edge server is."""
+    import numpy as np
+
+    return np.concatenate([edge.logits([text]) for text in texts])
+
+
+def _pack(work: Workspace, folder: Path, shipped: str) -> None:
+    tokenizer = load_tokenizer(work.folder / "student")
+    inputs = ["input_ids", "attention_mask"]
+    pack(
+        folder,
+        name=work.folder.name,
+        model=work.folder / work.ledger[shipped].path,
+        tokenizer=tokenizer.backend_tokenizer,
+        labels=work.rows.labels,
+        processing=work.task.processing(tokenizer, work.max_length, inputs),  # type: ignore[arg-type]
+        session=session_settings(work.hardware.threads),
+        golden_texts=work.rows.validation.texts[:_GOLDEN_ROWS],
+        tolerance=INT8_TOLERANCE if shipped == "student-int8" else FLOAT_TOLERANCE,
+        ledger=work.ledger.plain(),
+        versions={name: version(name) for name in _VERSIONS},
+        licenses={"weights": work.backbone.license, "data": work.rows.license},
+        card=bundle_card(work, shipped),
+    )

@@ -1,0 +1,68 @@
+"""The adapter becomes part of plain float weights."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from adapters.merge import MergeInto, merge_adapter
+from recipes.ledger import Row
+from recipes.proof import agreement, answer_splits, count, measured, size
+from recipes.workspace import Workspace, torch_call
+
+if TYPE_CHECKING:
+    import numpy as np
+    from transformers import PreTrainedModel
+
+
+def run(work: Workspace) -> None:
+    """Merge as the recipe says, note what the other way would change, write the row ``merged``."""
+    start = time.perf_counter()
+    folder = work.folder / "merged"
+    into = work.recipe.merge.into
+    model = _merged(work, into)
+    model.save_pretrained(folder)
+    work.tokenizer.save_pretrained(folder)
+    again = work.load(path=folder)
+    logits = answer_splits(work, torch_call(again), work.tokenizer)
+    notes = [_drift(work, into, logits)]
+    if work.recipe.backbone.quantization != "none":
+        other: MergeInto = "dequantized" if into == "original" else "original"
+        call = torch_call(_merged(work, other))
+        notes.append(
+            _drift(work, other, answer_splits(work, call, work.tokenizer, splits=("validation",)))
+        )
+    work.ledger.put(
+        Row(
+            stage="merge",
+            name="merged",
+            path="merged",
+            parameters=count(again),
+            size_bytes=size(folder),
+            threads=work.hardware.threads,
+            seconds=time.perf_counter() - start,
+            agreement=agreement(work, "teacher", logits),
+            notes=notes,
+            **measured(work, "merged", logits),
+        )
+    )
+
+
+def _merged(work: Workspace, into: MergeInto) -> PreTrainedModel:
+    return merge_adapter(
+        work.folder / "teacher",
+        work.load,
+        work.recipe.strategy,
+        work.rows.labels,
+        into=into,
+        quantization=work.recipe.backbone.quantization,
+    )
+
+
+def _drift(work: Workspace, into: str, logits: Mapping[str, np.ndarray]) -> str:
+    found = agreement(work, "teacher", logits, split="validation")
+    return (
+        f"merged into {into} weights: logits differ from the adapter unmerged by at most "
+        f"{found['max_logit_difference']:.3g}, {found['labels']:.2%} of validation labels agree"
+    )

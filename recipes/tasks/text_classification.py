@@ -1,0 +1,151 @@
+"""One label for one text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recipes.tasks import Rows, Split, Task, tasks
+from recipes.tasks.wording import counted
+
+if TYPE_CHECKING:
+    import numpy as np
+    from pandas import DataFrame
+    from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
+
+    from recipes.recipe import DataSettings
+
+
+@tasks.register("text_classification")
+class TextClassification(Task):
+    """Exactly one of several labels for each text."""
+
+    problem_type = "single_label"
+
+    def read(self, settings: DataSettings, *, offline: bool) -> Rows:
+        """Read, check, deduplicate and split the rows; see `Task.read`."""
+        from recipes.tasks.columns import choose_columns, clean
+        from recipes.tasks.splits import fingerprint, split
+
+        frames, names, facts = _frames(settings, offline)
+        notes: list[str] = []
+        cleaned = {}
+        for key, frame in frames.items():
+            text, label, guessed = choose_columns(frame, settings.text, settings.label, names[key])
+            cleaned[key], dropped = clean(
+                frame, text, label, names[key], settings.invalid_rows, settings.max_characters
+            )
+            notes += [note for note in (*guessed, *dropped) if note not in notes]
+        splits = split(
+            cleaned,
+            test_fraction=settings.test_fraction,
+            validation_fraction=settings.validation_fraction,
+            seed=settings.split_seed,
+            overlap=settings.overlap,
+            names=names,
+        )
+        ids = {label: index for index, label in enumerate(splits.labels)}
+
+        def part(frame: DataFrame) -> Split:
+            return Split(frame["text"].tolist(), [ids[label] for label in frame["label"]])
+
+        sizes = " / ".join(f"{len(f):,}" for f in (splits.train, splits.validation, splits.test))
+        return Rows(
+            train=part(splits.train),
+            validation=part(splits.validation),
+            test=part(splits.test),
+            labels=splits.labels,
+            notes=[
+                f"{sizes} rows to train, validate, test; {counted(len(ids), 'label')}",
+                *notes,
+                *splits.notes,
+            ],
+            fingerprint=fingerprint(splits),
+            **facts,
+        )
+
+    def features(
+        self, split: Split, tokenizer: PreTrainedTokenizerBase, max_length: int
+    ) -> list[dict[str, Any]]:
+        """Return token ids, label id and text of each row."""
+        encoded = tokenizer(
+            list(split.texts),
+            truncation=True,
+            max_length=max_length,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+        )["input_ids"]
+        return [
+            {"input_ids": ids, "labels": label, "texts": text}
+            for ids, label, text in zip(encoded, split.labels, split.texts, strict=True)
+        ]
+
+    def collator(
+        self, tokenizer: PreTrainedTokenizerBase
+    ) -> Callable[[Sequence[Mapping[str, Any]]], dict[str, Any]]:
+        """Return a collator: ``input_ids``, ``attention_mask``, ``labels``, and ``texts``."""
+        import torch
+        from torch.nn.utils.rnn import pad_sequence
+
+        padding = tokenizer.pad_token_id
+
+        def collate(examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+            rows = [torch.tensor(example["input_ids"]) for example in examples]
+            ones = [torch.ones_like(row) for row in rows]
+            return {
+                "input_ids": pad_sequence(rows, batch_first=True, padding_value=padding),
+                "attention_mask": pad_sequence(ones, batch_first=True),
+                "labels": torch.tensor([example["labels"] for example in examples]),
+                "texts": [example["texts"] for example in examples],
+            }
+
+        return collate
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean cross-entropy, in nats."""
+        from torch.nn.functional import cross_entropy
+
+        return cross_entropy(logits, labels)
+
+    def metrics(self, logits: np.ndarray, labels: Sequence[int]) -> dict[str, float]:
+        """Return accuracy, and F1, precision and recall averaged over classes."""
+        import numpy as np
+
+        from recipes.tasks.metrics import classification_metrics
+
+        names = [str(index) for index in range(logits.shape[1])]
+        return classification_metrics(logits, np.asarray(labels), names)
+
+    def processing(
+        self, tokenizer: PreTrainedTokenizerBase, max_length: int, inputs: Sequence[str]
+    ) -> dict[str, Any]:
+        """Return the tokenizer's facts that the edge needs besides ``tokenizer.json``."""
+        return {
+            "max_length": max_length,
+            "pad_token_id": tokenizer.pad_token_id,
+            "inputs": list(inputs),
+        }
+
+
+def _frames(
+    settings: DataSettings, offline: bool
+) -> tuple[dict[str, DataFrame], dict[str, str], dict[str, str]]:
+    """Return the raw frames by split, what each is called, and license and source of the data."""
+    from recipes import assets
+    from recipes.tasks.tables import read_table
+
+    if settings.source is not None:
+        asset = assets.resolve(settings.source, "data", offline=offline)
+        facts = {"license": asset.license, "source": asset.source}
+        if asset.path.is_file():
+            return {"all": read_table(asset.path)}, {"all": asset.path.name}, facts
+        known = ("all", "train", "validation", "test")
+        frames = {key: frame for key, frame in assets.rows(asset).items() if key in known}
+        return frames, {key: f"{settings.source} ({key})" for key in frames}, facts
+    files = {"train": settings.train, "validation": settings.validation, "test": settings.test}
+    paths = {key: Path(name).expanduser() for key, name in files.items() if name is not None}
+    frames = {key: read_table(path) for key, path in paths.items()}
+    facts = {"license": "unknown", "source": ", ".join(path.name for path in paths.values())}
+    return frames, {key: path.name for key, path in paths.items()}, facts

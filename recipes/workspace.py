@@ -1,0 +1,210 @@
+"""One run's folder and everything that its stages share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from adapters.backbone import Quantization, load_backbone
+from adapters.hardware import Hardware
+from recipes import assets
+from recipes.errors import RecipeError
+from recipes.ledger import Ledger
+from recipes.recipe import Recipe
+from recipes.tasks import Rows, Task, tasks
+
+if TYPE_CHECKING:
+    import numpy as np
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+#: Length in tokens at which a text is cut unless the recipe says otherwise.
+_USUAL_LENGTH = 256
+SPLITS = ("validation", "test")
+
+
+class Workspace:
+    """What a stage is given: the recipe, the folder with the earlier artefacts, and the machine.
+
+    Args:
+        recipe: The resolved recipe.
+        folder: The run's folder.
+        hardware: The machine.
+        offline: Never touch the network.
+    """
+
+    def __init__(self, recipe: Recipe, folder: Path, hardware: Hardware, offline: bool) -> None:
+        self.recipe = recipe
+        self.folder = folder
+        self.hardware = hardware
+        self.offline = offline
+        self.ledger = Ledger(folder / "ledger.json")
+
+    @cached_property
+    def task(self) -> Task:
+        """The task that the recipe names."""
+        task: Task = tasks.get(self.recipe.task)()
+        return task
+
+    @cached_property
+    def rows(self) -> Rows:
+        """The rows, split."""
+        return self.task.read(self.recipe.data, offline=self.offline)
+
+    @cached_property
+    def backbone(self) -> assets.Asset:
+        """The backbone's files."""
+        return assets.resolve(self.recipe.backbone.model, "model", offline=self.offline)
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The backbone's tokenizer."""
+        return load_tokenizer(self.backbone.path)
+
+    @cached_property
+    def max_length(self) -> int:
+        """Length in tokens at which a text is cut.
+
+        Raises:
+            RecipeError: The recipe asks for more than the backbone can take.
+        """
+        from transformers import AutoConfig
+
+        config = AutoConfig.from_pretrained(self.backbone.path, local_files_only=True)
+        positions = getattr(config, "max_position_embeddings", None) or _USUAL_LENGTH
+        # RoBERTa and its kin count positions from the padding id on.
+        offset = (config.pad_token_id or 0) + 1 if config.model_type in _OFFSET_POSITIONS else 0
+        limit = min(positions - offset, int(self.tokenizer.model_max_length))
+        wanted = self.recipe.data.max_length
+        if wanted is not None and wanted > limit:
+            raise RecipeError(
+                f"data.max_length={wanted}, but {self.recipe.backbone.model} takes at most {limit} "
+                f"tokens. Set data.max_length={limit} or less, or choose another backbone."
+            )
+        return wanted or min(limit, _USUAL_LENGTH)
+
+    def load(
+        self, quantization: Quantization = "none", path: Path | None = None
+    ) -> PreTrainedModel:
+        """Load the backbone, or the model of another folder, with a head for the data's labels."""
+        recipe = self.recipe
+        return load_backbone(
+            path or self.backbone.path,
+            self.rows.labels,
+            quantization=quantization,
+            double_quantization=recipe.backbone.double_quantization,
+            bf16=self.hardware.bf16_for(recipe.train.precision, recipe.allow_fallback),
+            device=self.hardware.device,
+            seed=recipe.seed,
+        )
+
+    def examples(self, split: str, tokenizer: PreTrainedTokenizerBase) -> list[dict[str, Any]]:
+        """Return a split's rows as examples, in their order."""
+        rows = getattr(self.rows, split)
+        return self.task.features(rows, tokenizer, self.max_length)
+
+    def missing_capabilities(self) -> list[str]:
+        """Return what the recipe asks for and the machine does not have, a sentence each."""
+        recipe, hardware = self.recipe, self.hardware
+        missing = []
+        if recipe.train.precision != "float32" and not hardware.bf16:
+            missing.append(f"{hardware.name} has no bfloat16 arithmetic: computed in float32")
+        if recipe.device == "auto" and hardware.device == "cpu":
+            missing.append("no CUDA device: trained on the processor")
+        return missing
+
+    def save_logits(self, name: str, logits: Mapping[str, np.ndarray]) -> None:
+        """Keep an artefact's logits by split, ``[rows, classes]``, for what is compared with it."""
+        import numpy as np
+
+        folder = self.folder / "predictions"
+        folder.mkdir(exist_ok=True)
+        # A dict whose keys are only known here does not fit numpy's stub, which also has keywords.
+        np.savez(folder / f"{name}.npz", **dict(logits))  # type: ignore[arg-type, unused-ignore]
+
+    def logits(self, name: str) -> dict[str, np.ndarray]:
+        """Return what `save_logits` kept."""
+        import numpy as np
+
+        with np.load(self.folder / "predictions" / f"{name}.npz") as kept:
+            return {split: kept[split] for split in SPLITS}
+
+    def save_history(self, name: str, history: Sequence[Mapping[str, float]]) -> None:
+        """Keep a training's curve for the report."""
+        folder = self.folder / "curves"
+        folder.mkdir(exist_ok=True)
+        (folder / f"{name}.json").write_text(json.dumps(list(history)), encoding="utf-8")
+
+
+_OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "mpnet")
+
+
+def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
+    """Load a tokenizer that can be shipped.
+
+    Raises:
+        RecipeError: It has no ``tokenizer.json`` form, or no padding token.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            path, local_files_only=True
+        )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise RecipeError(
+            f"The tokenizer in {path} does not load: {error}. Check that tokenizer.json is there."
+        ) from error
+    if not tokenizer.is_fast or tokenizer.pad_token_id is None:
+        raise RecipeError(
+            f"The tokenizer in {path} has no fast form (tokenizer.json) or no padding token; the "
+            "edge runtime needs both. Choose another backbone."
+        )
+    return tokenizer
+
+
+def by_length(
+    call: Callable[[Mapping[str, Any]], np.ndarray],
+    examples: Sequence[Mapping[str, Any]],
+    collate: Callable[[Sequence[Mapping[str, Any]]], dict[str, Any]],
+    batch_size: int = 64,
+) -> np.ndarray:
+    """Return the answers to all examples, in their order, computed in batches of like length.
+
+    Args:
+        call: Answers a collated batch, ``[batch, …]``.
+        examples: From `Workspace.examples`.
+        collate: From the task.
+        batch_size: Rows a call.
+    """
+    import numpy as np
+
+    order = sorted(range(len(examples)), key=lambda row: len(examples[row]["input_ids"]))
+    parts = [
+        call(collate([examples[row] for row in order[first : first + batch_size]]))
+        for first in range(0, len(order), batch_size)
+    ]
+    answers = np.concatenate(parts)
+    back = np.empty_like(answers)
+    back[order] = answers
+    return back
+
+
+def torch_call(model: Any) -> Callable[[Mapping[str, Any]], np.ndarray]:
+    """Return a function from a collated batch to a PyTorch classifier's logits, float32."""
+    import torch
+
+    device = next(model.parameters()).device
+    model.eval()
+
+    def call(batch: Mapping[str, Any]) -> np.ndarray:
+        with torch.inference_mode():
+            answer = model(
+                input_ids=batch["input_ids"].to(device),
+                attention_mask=batch["attention_mask"].to(device),
+            )
+        return answer.logits.float().cpu().numpy()  # type: ignore[no-any-return]
+
+    return call
