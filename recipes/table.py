@@ -6,6 +6,11 @@ from recipes.ledger import Ledger, Row
 
 #: The row that others are held against.
 TEACHER = "teacher"
+#: What fits a terminal; the report shows all columns.
+_TERMINAL = (
+    "row", "valid.", "test", "± before", "± teacher", "macro F1", "prec.", "recall", "MB",
+    "params M", "p50 ms", "p95 ms", "agree", "s",
+)  # fmt: skip
 
 
 def print_ledger(ledger: Ledger) -> None:
@@ -13,49 +18,73 @@ def print_ledger(ledger: Ledger) -> None:
     from rich.box import SIMPLE
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=SIMPLE, pad_edge=False)
-    table.add_column("row", no_wrap=True)
-    for name in (
-        "valid.", "test", "± before", "± teacher", "macro F1", "prec.", "recall", "MB", "params M",
-        "p50 ms", "p95 ms", "agree", "s",
-    ):  # fmt: skip
-        table.add_column(name, justify="right", no_wrap=True)
+    for name in _TERMINAL:
+        table.add_column(name, justify="left" if name == "row" else "right", no_wrap=True)
     for cells in ledger_cells(ledger):
-        table.add_row(*cells)
+        table.add_row(*(Text(cells[name]) for name in _TERMINAL))
     Console(width=max(120, Console().width)).print(table)
 
 
-def ledger_cells(ledger: Ledger) -> list[list[str]]:
-    """Return the table's cells, row by row: accuracies in percent, differences in points."""
+def ledger_cells(ledger: Ledger) -> list[dict[str, str]]:
+    """Return the table's cells by column, row by row.
+
+    Accuracies and the like are in percent, differences in points of test accuracy, ``agree`` is the
+    share of test rows with the label of the row before. What is not known is empty.
+    """
+    teacher = ledger[TEACHER] if TEACHER in ledger else None
     cells = []
-    before: Row | None = None
-    teacher = next((row for row in ledger if row.name == TEACHER), None)
     for row in ledger:
-        times = row.latency_ms.get("batch_1", {})
+        before = row_before(ledger, row)
+        latency = row.latency_ms.get("batch_1", {})
         cells.append(
-            [
-                row.name,
-                f"{100 * row.validation['accuracy']:.2f}",
-                f"{100 * row.metrics['accuracy']:.2f}",
-                _difference(row, before),
-                _difference(row, teacher),
-                f"{100 * row.metrics['macro_f1']:.2f}",
-                f"{100 * row.metrics['precision']:.2f}",
-                f"{100 * row.metrics['recall']:.2f}",
-                f"{row.size_bytes / 1e6:.1f}",
-                f"{row.parameters / 1e6:.2f}",
-                f"{times['p50']:.2f}" if times else "",
-                f"{times['p95']:.2f}" if times else "",
-                f"{100 * row.agreement['labels']:.2f}" if row.agreement else "",
-                f"{row.seconds:.1f}",
-            ]
+            {
+                "row": row.name,
+                "stage": row.stage,
+                "valid.": _percent(row.validation.get("accuracy")),
+                "test": _percent(row.metrics.get("accuracy")),
+                "± before": _difference(row, before),
+                "± teacher": _difference(row, teacher),
+                "macro F1": _percent(row.metrics.get("macro_f1")),
+                "prec.": _percent(row.metrics.get("precision")),
+                "recall": _percent(row.metrics.get("recall")),
+                "MB": f"{row.size_bytes / 1e6:.1f}",
+                "params M": f"{row.parameters / 1e6:.2f}",
+                "learnt M": f"{row.trainable_parameters / 1e6:.2f}",
+                "p50 ms": _number(latency.get("p50")),
+                "p95 ms": _number(latency.get("p95")),
+                "before": before.name if before else "",
+                "agree": _percent(row.agreement.get("labels")),
+                "max shift": _percent(row.agreement.get("max_probability_shift")),
+                "s": f"{row.seconds:.1f}",
+            }
         )
-        before = row
     return cells
 
 
+def row_before(ledger: Ledger, row: Row) -> Row | None:
+    """Return the row whose artefact this one was compared with, else the one above it, if any."""
+    if row.agreement and row.agreement["with"] in ledger:
+        return ledger[row.agreement["with"]]
+    above = None
+    for other in ledger:
+        if other.name == row.name:
+            break
+        above = other
+    return above
+
+
+def _percent(fraction: float | None) -> str:
+    return "" if fraction is None else f"{100 * fraction:.2f}"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
 def _difference(row: Row, other: Row | None) -> str:
-    if other is None or other.name == row.name:
+    if other is None or other.name == row.name or not (row.metrics and other.metrics):
         return ""
     return f"{100 * (row.metrics['accuracy'] - other.metrics['accuracy']):+.2f}"

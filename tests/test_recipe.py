@@ -1,0 +1,114 @@
+"""Reading recipes: overrides, extension, and what a wrong one is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from adapters.errors import AdapterError
+from recipes.errors import RecipeError
+from recipes.reading import check, differences, plain, read_recipe, shipped_recipes
+
+
+def changed(*overrides: str) -> list[str]:
+    return differences(plain(read_recipe("lora_cls")), plain(read_recipe("lora_cls", overrides)))
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_every_shipped_recipe_reads_back_to_itself(name: str) -> None:
+    recipe = read_recipe(name)
+    again = yaml.safe_load(yaml.safe_dump(plain(recipe)))
+    assert check(again, "again") == recipe
+
+
+def test_numbers_and_words_are_what_they_look_like() -> None:
+    recipe = read_recipe(
+        "lora_cls", ["train.learning_rate=1e-4", "data.train=a.csv", "data.label=no", "seed=7"]
+    )
+    assert recipe.train.learning_rate == 1e-4
+    assert recipe.data.label == "no"
+    assert recipe.seed == 7
+
+
+def test_a_file_takes_the_place_of_the_source() -> None:
+    recipe = read_recipe("lora_cls", ["data.train=a.csv", "data.text=t"])
+    assert (recipe.data.source, recipe.data.train, recipe.data.text) == (None, "a.csv", "t")
+    back = read_recipe("lora_cls", ["data.train=a.csv", "data.text=t", "data.source=trec"])
+    assert (back.data.source, back.data.train, back.data.text) == ("trec", None, None)
+
+
+def test_another_strategy_does_not_inherit_the_fields_of_the_old_one() -> None:
+    recipe = read_recipe("lora_cls", ["strategy.name=head"])
+    assert plain(recipe)["strategy"] == {"name": "head"}
+
+
+def test_a_bare_name_stands_for_the_defaults() -> None:
+    assert changed("strategy=lora", "strategy.rank=16") == []
+
+
+def test_extends_lays_one_file_over_another(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text("extends: lora_cls\ntrain: {epochs: 9}\n")
+    child = tmp_path / "child.yaml"
+    child.write_text("extends: base.yaml\ntrain: {batch_size: 7}\n")
+    recipe = read_recipe(str(child))
+    assert (recipe.train.epochs, recipe.train.batch_size, recipe.data.source) == (9, 7, "trec")
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("train.epoch=3", "did you mean 'epochs'"),
+        ("trian.epochs=3", "did you mean 'train'"),
+        ("train.epochs=x", "train.epochs='x' should be a valid integer"),
+        ("train.epochs=1.5", "train.epochs=1.5 should be a valid integer"),
+        ("train.epochs=0", "train.epochs=0 should be greater than or equal to 1"),
+        ("train=3", "should be a section with the keys batch_size"),
+        ("strategy.rnk=3", "did you mean 'rank'"),
+        ("strategy.rank=0", "rank=0 should be greater"),
+        ("strategy.name=lorra", "Did you mean 'lora'"),
+        ("distill.objectives=[{name: kl, temprature: 3}]", "did you mean 'temperature'"),
+        ("distill.objectives=[{nme: kl}]", "needs a name"),
+        ("distill.objectives=[]", "distill.objectives"),
+        ("backbone.quantization=nf5", "should be 'nf4', 'int8' or 'none'"),
+        ("strategy.name=full", "backbone.quantization=none"),
+        ("data.test=t.csv", "go with train"),
+        ("data.source=", "give either source"),
+        ("epochs", "is not an override"),
+        ("=3", "is not an override"),
+        ("data.text=[", "not readable"),
+        ("plugins=[no_such_module_here]", "no plug-in module"),
+    ],
+)
+def test_what_is_wrong_is_said(override: str, told: str) -> None:
+    with pytest.raises((RecipeError, AdapterError)) as caught:
+        read_recipe("lora_cls", [override])
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("train: {epochs: 1}\ntrain: {epochs: 2}\n", "'train' is there twice"),
+        ("a: [1\n", "not readable YAML"),
+        ("- 1\n", "has to be a mapping"),
+        ("extends: r.yaml\n", "extends itself"),
+        ("extends: lora_clss\n", "Did you mean 'lora_cls'"),
+        ("strategy: {name: lora}\n", "the key 'data' is missing"),
+    ],
+)
+def test_a_broken_file_is_named(tmp_path: Path, text: str, told: str) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(text)
+    with pytest.raises(RecipeError) as caught:
+        read_recipe(str(path))
+    assert told in str(caught.value)
+
+
+def test_an_unknown_recipe_names_the_nearest() -> None:
+    with pytest.raises(RecipeError, match="Did you mean 'lora_cls'"):
+        read_recipe("lora_cl")
+    with pytest.raises(RecipeError, match="no recipe file"):
+        read_recipe("missing.yaml")
