@@ -2,25 +2,178 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from recipes.answers import confusions, f1_by_label
+from recipes.reading import plain
+from recipes.rendering import render
+from recipes.summary import Summary, accuracy, latency, margin, speed
+from recipes.table import ledger_cells
+from recipes.units import milliseconds, percent, times
 from recipes.workspace import Workspace
+
+_RESULTS = (
+    "row", "valid.", "test", "± before", "± teacher", "macro F1", "prec.", "recall", "MB",
+    "params M", "p50 ms", "p95 ms",
+)  # fmt: skip
+#: Parts of the recipe that say how the model was trained.
+_TRAINING = ("backbone", "strategy", "train", "merge", "distill", "export", "gate", "seed")
+
+
+def model_card(work: Workspace, summary: Summary, environment: Mapping[str, Any]) -> str:
+    """Return the run's model card, in Markdown with the Hugging Face Hub's front matter.
+
+    Args:
+        work: A finished run.
+        summary: What it came to.
+        environment: The content of ``environment.json``.
+    """
+    own = summary.shipped
+    low, high = margin(accuracy(own), own.examples)
+    cells = ledger_cells(work.ledger)
+    return render(
+        "card.md.j2",
+        front=_front_matter(work, summary),
+        name=work.folder.resolve().name,
+        own=own,
+        teacher=summary.teacher,
+        reasons=summary.reasons,
+        packed=summary.packed is not None,
+        made=_made(work),
+        bargain=_bargain(summary),
+        interval=f"{percent(low)} to {percent(high)}",
+        accuracy=percent(accuracy(own)),
+        f1=percent(own.metrics["macro_f1"]),
+        max_length=work.max_length,
+        labels=_labels(work, summary),
+        sizes={n: len(getattr(work.rows, n)) for n in ("train", "validation", "test")},
+        columns=_RESULTS,
+        results=[[row[column] for column in _RESULTS] for row in cells],
+        training=_training(work),
+        environment=environment,
+    )
 
 
 def bundle_card(work: Workspace, shipped: str) -> str:
-    """Return the README of the bundle."""
+    """Return the README of the bundle.
+
+    Args:
+        work: The run.
+        shipped: Name of the row whose file the bundle carries.
+    """
     row = work.ledger[shipped]
-    labels = ", ".join(work.rows.labels)
-    return f"""# {work.folder.name}
+    return render(
+        "bundle.md.j2",
+        name=work.folder.resolve().name,
+        row=row,
+        accuracy=percent(accuracy(row)),
+        f1=percent(row.metrics["macro_f1"]),
+        labels=work.rows.labels,
+        max_length=work.max_length,
+        weights=work.backbone,
+        data=work.rows,
+    )
 
-A text classifier with the labels {labels}.
 
-    pip install -r requirements.txt
-    python edge.py --self-test
-    python edge.py "some text"
-    cat lines.txt | python edge.py
+def _front_matter(work: Workspace, summary: Summary) -> str:
+    recipe, own = work.recipe, summary.shipped
+    plain_recipe = plain(recipe)
+    tags = ["text-classification", "onnx", "distillation", plain_recipe["strategy"]["name"]]
+    tags += ["int8"] if own.name == "student-int8" else []
+    source = recipe.data.source
+    measured = {"accuracy": "accuracy", "f1": "macro_f1", "precision": "precision"}
+    measured["recall"] = "recall"
+    results = [
+        {"type": kind, "name": name.replace("_", " "), "value": round(own.metrics[name], 4)}
+        for kind, name in measured.items()
+    ]
+    head: dict[str, Any] = {
+        "license": work.backbone.license.lower(),
+        "pipeline_tag": "text-classification",
+        "tags": [*tags, "potstill"],
+        "metrics": list(measured),
+    }
+    if recipe.backbone.model.startswith("hub:"):
+        head["base_model"] = recipe.backbone.model.removeprefix("hub:")
+    if source is not None and source.startswith("hub:"):
+        head["datasets"] = [source.removeprefix("hub:")]
+    head["model-index"] = [
+        {
+            "name": work.folder.resolve().name,
+            "results": [
+                {
+                    "task": {"type": "text-classification"},
+                    "dataset": {
+                        "name": work.rows.source,
+                        "type": (source or "own-data").removeprefix("hub:"),
+                        "split": "test",
+                    },
+                    "metrics": results,
+                }
+            ],
+        }
+    ]
+    return yaml.safe_dump(head, sort_keys=False, allow_unicode=True)
 
-On {row.examples:,} test rows it reached an accuracy of {row.metrics["accuracy"]:.4f} and a macro-F1
-of {row.metrics["macro_f1"]:.4f}. `python edge.py --about` prints how it was made.
 
-Weights: {work.backbone.source} (license: {work.backbone.license}).
-Data: {work.rows.source} (license: {work.rows.license}).
-"""
+def _made(work: Workspace) -> str:
+    """Say in a sentence how the file came about."""
+    recipe = work.recipe
+    student = recipe.distill.student
+    held = recipe.backbone.quantization
+    on = "" if held == "none" else f" on weights held in {held}"
+    strategy = plain(recipe)["strategy"]["name"]
+    kept = student.layers if isinstance(student.layers, int) else len(student.layers or ())
+    small = (
+        f"another backbone ({student.model})"
+        if student.model is not None
+        else f"a student of {kept} of its layers"
+    )
+    form = "float32" if recipe.export.quantization == "none" else "dynamic int8"
+    return (
+        f"The backbone {recipe.backbone.model} was fine-tuned ({strategy}{on}) and merged into "
+        f"plain weights; {small} learnt from it and was exported to ONNX in {form}."
+    )
+
+
+def _bargain(summary: Summary) -> str:
+    own, teacher = summary.shipped, summary.teacher
+    size = f"The file is {times(summary.smaller)} smaller than the merged teacher"
+    time = latency(own)
+    if summary.faster is None or time is None:
+        return f"{size}."
+    return (
+        f"{size} and answers one text in {milliseconds(time)} on {own.threads} threads, "
+        f"{speed(summary.faster)} {teacher.name} in PyTorch."
+    )
+
+
+def _labels(work: Workspace, summary: Summary) -> list[dict[str, Any]]:
+    counts = confusions(work, summary.shipped.name)
+    scores = f1_by_label(counts)
+    splits = [Counter(getattr(work.rows, n).labels) for n in ("train", "validation", "test")]
+    return [
+        {
+            "name": label,
+            "rows": [f"{split[number]:,}" for split in splits],
+            "f1": percent(scores[number]) if counts[number].sum() else "",
+        }
+        for number, label in enumerate(work.rows.labels)
+    ]
+
+
+def _training(work: Workspace) -> list[tuple[str, Any]]:
+    """Return dotted keys and values of the recipe's parts that shape the training."""
+    tree = plain(work.recipe)
+    return [pair for part in _TRAINING for pair in _leaves(part, tree[part])]
+
+
+def _leaves(key: str, value: Any) -> list[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        return [pair for name, inner in value.items() for pair in _leaves(f"{key}.{name}", inner)]
+    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10_000)
+    return [(key, text.removesuffix("\n").removesuffix("\n...").strip())]

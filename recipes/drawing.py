@@ -33,10 +33,14 @@ COLORS = {
     "wrong": ("#c23a3a", "#f07c77"),
     "extra": ("#8a4fb8", "#c493ee"),
 }
-SIZE = 11.0
-SMALL = 10.0
+#: Width of a chart that has another one beside it, and of one that has the page for itself.
+WIDTH, WHOLE = 530, 1080
+#: Sizes of text.
+SIZE, SMALL = 11.0, 10.0
+#: Names of the splits' colors.
+SPLITS = {"train": "baseline", "validation": "extra", "test": "ink"}
 _FONT = "DejaVu Sans"
-_SETTINGS: dict[str, Any] = {
+_SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "potstill",
     "text.parse_math": False,
@@ -75,6 +79,15 @@ def shade(name: str) -> str:
     return COLORS[name][0]
 
 
+def role(artefact: str) -> str:
+    """Return the name of an artefact's color, the same in every chart."""
+    if artefact in ("teacher", "merged"):
+        return "teacher"
+    if artefact == "student-alone":
+        return "alone"
+    return "student" if artefact.startswith("student") or artefact == "bundle" else "baseline"
+
+
 def chart(draw: Callable[Arguments, Figure]) -> Callable[Arguments, str]:
     """Turn a function that draws a figure into one that returns inline SVG.
 
@@ -92,9 +105,7 @@ def chart(draw: Callable[Arguments, Figure]) -> Callable[Arguments, str]:
             matplotlib.rcParams.update(_SETTINGS)
             buffer = io.StringIO()
             nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-            draw(*args, **kwargs).savefig(
-                buffer, format="svg", transparent=True, metadata=nothing
-            )
+            draw(*args, **kwargs).savefig(buffer, format="svg", transparent=True, metadata=nothing)
         return _inline(buffer.getvalue(), draw.__name__)
 
     return drawn
@@ -189,9 +200,7 @@ def _around(reach: float) -> list[tuple[float, float]]:
 
 
 def _cover(one: Box, other: Box) -> bool:
-    return (
-        one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
-    )
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
 def _inline(svg: str, name: str) -> str:

@@ -1,6 +1,251 @@
+"""The report of a run: one page that says whether to ship, and why."""
+
 from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from recipes import answers, panels
+from recipes.card import model_card
+from recipes.drawing import COLORS
+from recipes.ledger import Row
+from recipes.reading import plain
+from recipes.rendering import render, write_text
+from recipes.summary import Summary, accuracy, latency, margin, speed, summarize
+from recipes.table import ledger_cells
+from recipes.tasks.wording import counted
+from recipes.units import MINUS, duration, megabytes, milliseconds, one_line, percent, points, times
 from recipes.workspace import Workspace
+
+#: Columns of the ledger's table that hold words.
+_WORDS = ("row", "stage", "before")
 
 
 def write_report(work: Workspace, reasons: list[str]) -> None:
-    """Stub."""
+    """Write ``report.html`` and the model card ``README.md`` into the run's folder.
+
+    Args:
+        work: A run whose stages have finished.
+        reasons: Why the gate says no; empty if the model is shipped.
+    """
+    summary = summarize(work.ledger, reasons)
+    environment = json.loads((work.folder / "environment.json").read_text(encoding="utf-8"))
+    write_text(work.folder / "report.html", _page(work, summary, environment))
+    write_text(work.folder / "README.md", model_card(work, summary, environment))
+
+
+def _page(work: Workspace, summary: Summary, environment: Mapping[str, Any]) -> str:
+    wrong = answers.mistakes(work, summary)
+    return render(
+        "report.html.j2",
+        name=work.folder.resolve().name,
+        colors=COLORS,
+        words=_WORDS,
+        reasons=summary.reasons,
+        shipped=summary.shipped,
+        teacher=summary.teacher,
+        lead=_lead(work, summary),
+        tiles=_tiles(summary),
+        cells=ledger_cells(work.ledger),
+        legend=_legend(work, summary),
+        notes=_notes(work),
+        tradeoff=panels.tradeoff(work, summary),
+        trainings=panels.trainings(work),
+        students=answers.without_teacher(work),
+        confusion=answers.confusion(work, summary),
+        class_scores=answers.class_scores(work, summary),
+        calibration=answers.calibration(work, summary),
+        pairs=answers.frequent_confusions(work, summary),
+        mistakes=wrong,
+        mistakes_takeaway=answers.about_mistakes(wrong, summary),
+        classes=panels.classes(work),
+        lengths=panels.lengths(work),
+        proofs=_proofs(work),
+        proofs_takeaway=_proven(work),
+        gate=_gate(work),
+        facts=_facts(environment),
+        data_facts=_data_facts(environment),
+        data_notes=environment["data"]["notes"],
+        recipe=yaml.safe_dump(plain(work.recipe), sort_keys=False, allow_unicode=True),
+    )
+
+
+def _lead(work: Workspace, summary: Summary) -> str:
+    own, packed, rival = summary.shipped, summary.packed, summary.rival
+    sentences = [
+        f"{own.name} tells {counted(len(work.rows.labels), 'label')} apart and is right on "
+        f"{percent(accuracy(own))} of {counted(own.examples, 'test row')}."
+    ]
+    if rival is not None:
+        better = accuracy(own) > accuracy(rival)
+        sentences.append(
+            f"The best baseline, {rival.name}, reaches {percent(accuracy(rival))}"
+            + ("." if better else ": ship that, or give the model more to learn.")
+        )
+    if packed is not None:
+        time = latency(packed)
+        taken = f" and takes {milliseconds(time)}" if time else ""
+        sentences.append(
+            f"As it leaves, asked one text at a time with tokenizing included, the bundle is right "
+            f"on {percent(accuracy(packed))}{taken}."
+        )
+    if summary.reasons:
+        sentences.append("Nothing was packed; everything is kept in the run's folder:")
+    return " ".join(sentences)
+
+
+def _tiles(summary: Summary) -> list[dict[str, str]]:
+    own, teacher = summary.shipped, summary.teacher
+    low, high = margin(accuracy(own), own.examples)
+    f1 = own.metrics["macro_f1"]
+    time, other = latency(own), latency(teacher)
+    tiles = [
+        {
+            "title": "Accuracy, test",
+            "value": percent(accuracy(own)),
+            "detail": f"{points(summary.gained)} against {teacher.name}; 95% interval "
+            f"{percent(low)} to {percent(high)}",
+        },
+        {
+            "title": "Macro F1, test",
+            "value": percent(f1),
+            "detail": f"{points(f1 - teacher.metrics['macro_f1'])} against {teacher.name}",
+        },
+        {
+            "title": "Size of the file",
+            "value": megabytes(own.size_bytes),
+            "detail": f"{times(summary.smaller)} smaller than {teacher.name}, "
+            f"{megabytes(teacher.size_bytes)}",
+        },
+        {"title": "Latency, batch 1", "value": "not timed", "detail": ""},
+    ]
+    if time and other and summary.faster:
+        tiles[-1] |= {
+            "value": milliseconds(time),
+            "detail": f"{speed(summary.faster)} {teacher.name}, {milliseconds(other)}; 95% within "
+            f"{milliseconds(own.latency_ms['batch_1']['p95'])}",
+        }
+    return tiles
+
+
+def _legend(work: Workspace, summary: Summary) -> list[str]:
+    seconds = sum(row.seconds for row in work.ledger)
+    notes = [
+        "Scores are percent, differences points of test accuracy. Choices are made on the "
+        "validation split; the test split is only reported.",
+        "before: the row that an artefact is compared with. agree: share of test rows on which "
+        "both give the same label. max shift: the largest difference of a probability, in points.",
+        f"All rows together took {duration(seconds)}.",
+    ]
+    if latency(summary.shipped):
+        notes.insert(
+            2,
+            f"Latency: one text at a time on {counted(summary.shipped.threads, 'thread')}, the "
+            "artefacts taking turns; baselines and bundle are timed from the text on, all others "
+            "from its tokens on.",
+        )
+    return notes
+
+
+def _notes(work: Workspace) -> dict[str, list[str]]:
+    """Return what rows note, with the names of the rows: many share a note."""
+    notes: dict[str, list[str]] = {}
+    for row in work.ledger:
+        for note in row.notes:
+            notes.setdefault(note, []).append(row.name)
+    return notes
+
+
+def _proofs(work: Workspace) -> list[dict[str, Any]]:
+    return [_proof(row) for row in work.ledger if row.agreement]
+
+
+def _proof(row: Row) -> dict[str, Any]:
+    found = row.agreement
+    worst = [note.partition("worst at ")[2] for note in row.notes if "worst at " in note]
+    shares = ("labels", "max_probability_shift", "batches_labels")
+    cells = [
+        ("" if key not in found else percent(found[key], 2))
+        if key in shares
+        else ("" if key not in found else _small(found[key]))
+        for key in (
+            "labels",
+            "max_probability_shift",
+            "max_logit_difference",
+            "batches_answers",
+            "batches_labels",
+            "batches_max_logit_difference",
+        )
+    ]
+    return {"name": row.name, "other": found["with"], "cells": cells, "worst": " ".join(worst)}
+
+
+def _small(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:.3g}"
+
+
+def _proven(work: Workspace) -> str:
+    parts = []
+    for name in ("student-onnx", "student-int8"):
+        found = work.ledger[name].agreement if name in work.ledger else {}
+        if "batches_labels" in found:
+            parts.append(
+                f"{name} gives the label of {found['with']} in "
+                f"{percent(found['batches_labels'], 2)} of {found['batches_answers']:,} answers, "
+                f"its logits within {found['batches_max_logit_difference']:.2g}"
+            )
+    return f"In batches of every size, length and padding {'; '.join(parts)}." if parts else ""
+
+
+def _gate(work: Workspace) -> list[dict[str, Any]]:
+    """Return the gate's checks; none if nothing was quantized. See `stages.quantize.verdict`."""
+    if "student-int8" not in work.ledger:
+        return []
+    gate = work.recipe.gate
+    whole, small = work.ledger["student-onnx"], work.ledger["student-int8"]
+    drop = whole.validation["accuracy"] - small.validation["accuracy"]
+    agree = small.agreement["validation_labels"]
+    return [
+        {
+            "what": "accuracy lost",
+            "measured": f"{100 * drop:.2f} pt".replace("-", MINUS),
+            "allowed": f"at most {100 * gate.max_drop:.2f} pt",
+            "passed": drop <= gate.max_drop,
+        },
+        {
+            "what": "labels that agree",
+            "measured": percent(agree, 2),
+            "allowed": f"at least {percent(gate.min_label_agreement, 2)}",
+            "passed": agree >= gate.min_label_agreement,
+        },
+    ]
+
+
+def _facts(environment: Mapping[str, Any]) -> dict[str, str]:
+    there = {True: "yes", False: "no"}
+    return {
+        "processor": f"{environment['processor']}, {counted(environment['threads'], 'thread')}",
+        "trained on": environment["device"],
+        "vector extensions": ", ".join(environment["processor_flags"]) or "none that matter here",
+        "bfloat16": there[environment["bf16"]],
+        "int8 without saturation": there[environment["vnni"]],
+        "asked for, not there": "; ".join(environment["missing"]) or "nothing",
+        "seeds": ", ".join(f"{name} {seed}" for name, seed in environment["seeds"].items()),
+        "system": f"{environment['system']}, Python {environment['python']}",
+        "versions": ", ".join(f"{name} {v}" for name, v in environment["versions"].items()),
+    }
+
+
+def _data_facts(environment: Mapping[str, Any]) -> dict[str, str]:
+    data, backbone = environment["data"], environment["backbone"]
+    return {
+        "source": one_line(data["source"]),
+        "license": data["license"],
+        "fingerprint": data["fingerprint"][:16],
+        "weights": one_line(backbone["source"]),
+        "license of the weights": backbone["license"],
+        "their fingerprint": backbone["fingerprint"][:16],
+    }

@@ -25,7 +25,9 @@ def print_ledger(ledger: Ledger) -> None:
         table.add_column(name, justify="left" if name == "row" else "right", no_wrap=True)
     for cells in ledger_cells(ledger):
         table.add_row(*(Text(cells[name]) for name in _TERMINAL))
-    Console(width=max(120, Console().width)).print(table)
+    # In a log or a narrow window a long line is better than a table with holes.
+    needed = Console(width=1000).measure(table).maximum
+    Console(width=max(needed, Console().width)).print(table)
 
 
 def ledger_cells(ledger: Ledger) -> list[dict[str, str]]:
@@ -34,7 +36,7 @@ def ledger_cells(ledger: Ledger) -> list[dict[str, str]]:
     Accuracies and the like are in percent, differences in points of test accuracy, ``agree`` is the
     share of test rows with the label of the row before. What is not known is empty.
     """
-    teacher = ledger[TEACHER] if TEACHER in ledger else None
+    teacher = next((row for row in ledger if row.name == TEACHER), None)
     cells = []
     for row in ledger:
         before = row_before(ledger, row)
@@ -81,7 +83,7 @@ def _percent(fraction: float | None) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}"
+    return "" if value is None else f"{value:.{2 if value >= 0.1 else 3}f}"
 
 
 def _difference(row: Row, other: Row | None) -> str:

@@ -1,8 +1,14 @@
-"""How the report and the model card write numbers and foreign text."""
+"""How the report and the model card write numbers and foreign text.
+
+A number and its unit are joined by a space at which no line breaks.
+"""
 
 from __future__ import annotations
 
 import unicodedata
+
+#: The sign, which is as wide as a plus.
+MINUS = "\u2212"
 
 
 def percent(fraction: float, digits: int = 1) -> str:
@@ -11,20 +17,25 @@ def percent(fraction: float, digits: int = 1) -> str:
 
 
 def points(difference: float, digits: int = 1) -> str:
-    """Write a difference of fractions in percentage points with its sign, such as ``−0.9 pt``."""
+    """Write a difference of fractions in percentage points with its sign, such as ``+0.9 pt``."""
     number = f"{100 * difference:+.{digits}f}"
-    return f"{'0' if float(number) == 0 else number.replace('-', '−')} pt"
+    return f"{number.replace('-', MINUS) if float(number) else '0'}\u00a0pt"
+
+
+def apart(difference: float, digits: int = 1) -> str:
+    """Write the size of a difference of fractions in percentage points, such as ``0.9 pt``."""
+    return f"{100 * abs(difference):.{digits}f}\u00a0pt"
 
 
 def milliseconds(value: float) -> str:
     """Write milliseconds to about three digits."""
     digits = 1 if value >= 10 else 2 if value >= 0.1 else 3
-    return f"{value:.{digits}f} ms"
+    return f"{value:.{digits}f}\u00a0ms"
 
 
 def megabytes(size: float) -> str:
     """Write a size given in bytes; a small one in kilobytes."""
-    return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
+    return f"{size / 1e6:.1f}\u00a0MB" if size >= 1e5 else f"{size / 1e3:.1f}\u00a0kB"
 
 
 def times(factor: float) -> str:
@@ -35,9 +46,13 @@ def times(factor: float) -> str:
 def duration(seconds: float) -> str:
     """Write a time for a person."""
     if seconds < 100:
-        return f"{seconds:.0f} s"
+        return f"{seconds:.0f}\u00a0s"
     minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+    return (
+        f"{minutes}\u00a0min {rest}\u00a0s"
+        if minutes < 60
+        else f"{minutes // 60}\u00a0h {minutes % 60}\u00a0min"
+    )
 
 
 def one_line(text: str, limit: int | None = None) -> str:

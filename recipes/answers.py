@@ -1,0 +1,233 @@
+"""What the models answer on the test rows: charts, comparisons and mistakes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from recipes import charts, label_charts
+from recipes.panels import Panel
+from recipes.proof import softmax
+from recipes.summary import Summary, accuracy
+from recipes.tasks.wording import counted
+from recipes.units import apart, one_line, percent, points
+from recipes.workspace import Workspace
+
+if TYPE_CHECKING:
+    import numpy as np
+
+#: Characters of a test row's text that the report shows.
+_SHOWN = 120
+
+
+def confusion(work: Workspace, summary: Summary) -> Panel:
+    """Which labels the shipped file takes for which."""
+    counts = confusions(work, summary.shipped.name)
+    wrong = int(counts.sum() - counts.trace())
+    remarks = [f"{wrong:,} of {counted(int(counts.sum()), 'test row')} are answered wrongly"]
+    if pairs := worst_pairs(counts):
+        true, given, rows = pairs[0]
+        names = [one_line(label, 40) for label in work.rows.labels]
+        remarks.append(
+            f"most often {names[true]} is taken for {names[given]} ({counted(rows, 'row')}, "
+            f"{percent(rows / counts[true].sum())} of {names[true]})"
+        )
+    return Panel(
+        "confusion",
+        f"Confusion of {summary.shipped.name} on test",
+        "; ".join(remarks) + ".",
+        label_charts.confusion(counts, work.rows.labels),
+        wide=label_charts.is_wide(len(work.rows.labels)),
+    )
+
+
+def confusions(work: Workspace, name: str) -> np.ndarray:
+    """Count a row's test answers, ``[true, given]``."""
+    import numpy as np
+
+    size = len(work.rows.labels)
+    counts = np.zeros((size, size), dtype=int)
+    np.add.at(counts, (np.asarray(work.rows.test.labels), work.logits(name)["test"].argmax(1)), 1)
+    return counts
+
+
+def worst_pairs(counts: np.ndarray, most: int = 8) -> list[tuple[int, int, int]]:
+    """Return true label, given label and rows of the most frequent confusions."""
+    pairs = [(int(t), int(g), int(counts[t, g])) for t, g in zip(*counts.nonzero(), strict=True)]
+    wrong = [pair for pair in pairs if pair[0] != pair[1]]
+    return sorted(wrong, key=lambda pair: -pair[2])[:most]
+
+
+def frequent_confusions(work: Workspace, summary: Summary) -> list[dict[str, Any]]:
+    """Return the most frequent confusions: ``true``, ``given``, ``rows`` and ``share``."""
+    counts = confusions(work, summary.shipped.name)
+    names = [one_line(label, 60) for label in work.rows.labels]
+    return [
+        {
+            "true": names[true],
+            "given": names[given],
+            "rows": rows,
+            "share": percent(rows / counts[true].sum()),
+        }
+        for true, given, rows in worst_pairs(counts)
+    ]
+
+
+def calibration(work: Workspace, summary: Summary) -> Panel:
+    """Whether the model's probabilities can be believed."""
+    import numpy as np
+
+    from recipes.tasks.metrics import expected_calibration_error, reliability
+
+    truth = np.asarray(work.rows.test.labels)
+    parts, errors, gaps = {}, {}, {}
+    for name in dict.fromkeys(("teacher", summary.shipped.name)):
+        if name in work.ledger:
+            probabilities = softmax(work.logits(name)["test"])
+            parts[name] = reliability(probabilities, truth)
+            errors[name] = expected_calibration_error(probabilities, truth)
+            gaps[name] = float(probabilities.max(axis=1).mean()) - accuracy(work.ledger[name])
+    own = summary.shipped.name
+    sure = gaps[own] + accuracy(summary.shipped)
+    word = "over-confident" if gaps[own] > 0 else "under-confident"
+    judged = "well calibrated" if abs(gaps[own]) < 0.01 else f"{word} by {apart(gaps[own])}"
+    sentence = (
+        f"{own} gives its answers a probability of {percent(sure)} on average and is right "
+        f"on {percent(accuracy(summary.shipped))}: {judged} on the whole; expected calibration "
+        f"error {percent(errors[own])}"
+    )
+    if "teacher" in errors and own != "teacher":
+        sentence += f", teacher {percent(errors['teacher'])}"
+    titles = {name: f"{name} (error {percent(error)})" for name, error in errors.items()}
+    chart = charts.calibration(parts, titles)
+    return Panel("calibration", "Can its probabilities be believed?", sentence + ".", chart)
+
+
+def class_scores(work: Workspace, summary: Summary) -> Panel:
+    """Which labels are hard, and which suffered on the way."""
+    names = [name for name in ("teacher", "student") if name in work.ledger]
+    names += [summary.shipped.name]
+    counts = {name: confusions(work, name) for name in names}
+    support = counts[names[-1]].sum(axis=1)
+    scores = {name: f1_by_label(table) for name, table in counts.items()}
+    own = scores[names[-1]]
+    order = sorted((int(i) for i in support.nonzero()[0]), key=lambda i: own[i])
+    labels = [one_line(label, 40) for label in work.rows.labels]
+    worst = order[0]
+    remarks = [
+        f"The weakest label is {labels[worst]}: F1 {percent(own[worst])} on "
+        f"{counted(int(support[worst]), 'test row')}"
+    ]
+    if "teacher" in scores:
+        losses = {i: own[i] - scores["teacher"][i] for i in order}
+        fallen = min(losses, key=lambda i: losses[i])
+        if losses[fallen] < -0.0005:
+            remarks.append(
+                f"against the teacher {labels[fallen]} loses most ({points(losses[fallen])})"
+            )
+    chart = label_charts.class_scores(
+        {name: [float(values[i]) for i in order] for name, values in scores.items()},
+        [work.rows.labels[i] for i in order],
+    )
+    return Panel("class_scores", "F1 by label", "; ".join(remarks) + ".", chart)
+
+
+def f1_by_label(counts: np.ndarray) -> np.ndarray:
+    """Return F1 of each label ``[labels]`` from counts ``[true, given]``; 0 where undefined."""
+    import numpy as np
+
+    both: np.ndarray = np.maximum(1, counts.sum(axis=0) + counts.sum(axis=1))
+    scores: np.ndarray = 2 * counts.diagonal() / both
+    return scores
+
+
+def mistakes(work: Workspace, summary: Summary, most: int = 10) -> list[dict[str, Any]]:
+    """Return the test rows that the shipped file gets wrong with most confidence.
+
+    Returns:
+        ``text``, ``true``, ``given``, ``probability`` of the given label, and ``teacher``, the
+        teacher's answer.
+    """
+    import numpy as np
+
+    probabilities = softmax(work.logits(summary.shipped.name)["test"])
+    teacher = work.logits(summary.teacher.name)["test"].argmax(1)
+    truth, given = np.asarray(work.rows.test.labels), probabilities.argmax(1)
+    sure = probabilities.max(axis=1)
+    wrong = np.flatnonzero(given != truth)
+    names = [one_line(label, 40) for label in work.rows.labels]
+    return [
+        {
+            "text": one_line(work.rows.test.texts[row], _SHOWN),
+            "true": names[truth[row]],
+            "given": names[given[row]],
+            "probability": percent(sure[row]),
+            "teacher": names[teacher[row]],
+        }
+        for row in wrong[np.argsort(-sure[wrong], kind="stable")][:most]
+    ]
+
+
+def about_mistakes(rows: list[dict[str, Any]], summary: Summary) -> str:
+    """Say how many of the shown mistakes are the teacher's too."""
+    same = sum(row["teacher"] == row["given"] for row in rows)
+    advice = ": where both insist, look at the label first" if same else ""
+    return (
+        f"The test rows that {summary.shipped.name} gets wrong with most confidence. On {same} of "
+        f"these {len(rows)} {summary.teacher.name} gives the same answer{advice}."
+    )
+
+
+def without_teacher(work: Workspace) -> dict[str, Any] | None:
+    """Compare the student with the one that had no teacher, row by row of the test split.
+
+    Returns:
+        ``verdict`` and ``start``, a sentence each, and ``rows``: one for each student with its
+        figures as text; None if either is missing.
+    """
+    import numpy as np
+
+    if "student" not in work.ledger or "student-alone" not in work.ledger:
+        return None
+    truth = np.asarray(work.rows.test.labels)
+    right = [work.logits(n)["test"].argmax(1) == truth for n in ("student", "student-alone")]
+    only, alone = int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())
+    # The sign test: with n rows on which just one is right, chance moves the balance by sqrt(n).
+    chance = 1.96 * (only + alone) ** 0.5
+    if only - alone > chance:
+        head = "Distillation earns its place"
+    elif alone - only > chance:
+        head = "Distillation does more harm than good here"
+    else:
+        head = "Distillation makes no difference here that chance would not"
+    verdict = (
+        f"{head}: the student is right on {counted(only, 'test row')} where the one without a "
+        f"teacher is wrong, and wrong on {alone:,} where that one is right. Chance alone brings a "
+        f"balance of up to ±{chance:.0f}."
+    )
+    layers, model = work.recipe.distill.student.layers, work.recipe.distill.student.model
+    start = (
+        f"Both start from {model} as it was pretrained."
+        if layers is None
+        else "They do not start alike: the student starts from layers of the fine-tuned teacher, "
+        "the other one from the same layers of the pretrained backbone. What is compared is all "
+        "that a teacher gives, its weights and its answers."
+    )
+    return {"verdict": verdict, "start": start, "rows": _students(work)}
+
+
+def _students(work: Workspace) -> list[dict[str, str]]:
+    rows = []
+    for name in ("student", "student-alone"):
+        row = work.ledger[name]
+        rows.append(
+            {
+                "name": name,
+                "learns": next((note for note in row.notes if note.startswith("learnt")), ""),
+                "validation": percent(row.validation["accuracy"], 2),
+                "test": percent(accuracy(row), 2),
+                "macro_f1": percent(row.metrics["macro_f1"], 2),
+                "agrees": percent(row.agreement["labels"], 2) if row.agreement else "",
+                "seconds": f"{row.seconds:.0f}",
+            }
+        )
+    return rows

@@ -1,0 +1,208 @@
+"""The charts of the report with what they say, in sentences made from the numbers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from recipes import charts, label_charts
+from recipes.summary import Summary, accuracy, latency, merit, speed
+from recipes.tasks.wording import counted, listed
+from recipes.units import apart, megabytes, one_line, percent
+from recipes.workspace import Workspace
+
+#: Characters of a split whose tokens are counted for the chart of lengths: about half a second.
+_COUNTED = 1_000_000
+_TRAININGS = ("teacher", "student", "student-alone")
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A chart with its words.
+
+    Attributes:
+        key: Name of the function in `charts`; ids in the chart begin with it.
+        title: What it shows.
+        takeaway: What it says.
+        chart: Inline SVG; empty if there is nothing to draw.
+        wide: Whether it takes the page's whole width.
+    """
+
+    key: str
+    title: str
+    takeaway: str
+    chart: str = ""
+    wide: bool = False
+
+
+def tradeoff(work: Workspace, summary: Summary) -> Panel:
+    """What an artefact costs in time and what it gives for it."""
+    title = "Accuracy against latency"
+    timed = [(row, time) for row in work.ledger if (time := latency(row))]
+    if not timed or latency(summary.shipped) is None:
+        return Panel("tradeoff", title, "This run took no timings.", wide=True)
+    own, remarks = summary.shipped, [_bargain(summary)]
+    better = [
+        row.name
+        for row, time in timed
+        if row.stage != "bundle"
+        and row.name != own.name
+        and time <= (latency(own) or 0)
+        and accuracy(row) >= accuracy(own)
+    ]
+    remarks.append(
+        f"{listed(better)} gives at least as much in no more time."
+        if better
+        else "Nothing else measured is both as fast and as accurate."
+    )
+    others = [accuracy(row) for row, _ in timed if row.name != "majority"]
+    # Drawn to scale, the majority class would press all other points into one line.
+    low = [row for row, _ in timed if row.name == "majority" and accuracy(row) < min(others) - 0.1]
+    remarks += [f"Below the chart: {row.name}, {percent(accuracy(row))}." for row in low]
+    spots = [
+        charts.Spot(
+            name=row.name,
+            text=f"{row.name} · {megabytes(row.size_bytes)}" if row.size_bytes else row.name,
+            latency=time,
+            accuracy=accuracy(row),
+            shipped=row.name == own.name,
+        )
+        for row, time in timed
+        if row not in low
+    ]
+    return Panel("tradeoff", title, " ".join(remarks), charts.tradeoff(spots), wide=True)
+
+
+def _bargain(summary: Summary) -> str:
+    words = merit(summary.gained)
+    if summary.faster is None:
+        return f"{summary.shipped.name} has {words} compared with {summary.teacher.name}."
+    return f"{summary.shipped.name} is {speed(summary.faster)} {summary.teacher.name}, at {words}."
+
+
+def trainings(work: Workspace) -> list[Panel]:
+    """How the teacher and both students learnt."""
+    logs = {
+        name: json.loads(path.read_text(encoding="utf-8"))
+        for name in _TRAININGS
+        if (path := work.folder / "curves" / f"{name}.json").exists()
+    }
+    metrics = {name: _settings(work, name).metric for name in logs}
+    metric = metrics.get("teacher", "accuracy")
+    if any(other != metric for other in metrics.values()):
+        metric = "accuracy"
+    curves = {name: _curve(log, f"eval_{metric}") for name, log in logs.items()}
+    losses = {name: _curve(log, "loss") for name, log in logs.items()}
+    if not all(curves.values()) or not all(losses.values()) or not logs:
+        return []
+    kept = {}
+    for name, log in logs.items():
+        values = [value for _, value in _curve(log, f"eval_{metrics[name]}")]
+        kept[name] = values.index(max(values))
+    remarks = [_kept(work, name, curve, kept[name]) for name, curve in curves.items()]
+    falls = [f"{name} {log[0][1]:.2f} → {log[-1][1]:.2f}" for name, log in losses.items()]
+    terms = _terms(work)
+    return [
+        Panel(
+            "validation",
+            "Learning: validation",
+            " ".join(remarks),
+            charts.validation(curves, kept, metric.replace("_", " ")),
+        ),
+        Panel(
+            "losses",
+            "Learning: training loss",
+            f"From first to last: {listed(falls)}. Scales differ: the student's loss is "
+            f"{terms}, the others' is cross-entropy.",
+            charts.losses(losses),
+        ),
+    ]
+
+
+def _settings(work: Workspace, name: str) -> Any:
+    return work.recipe.train if name == "teacher" else work.recipe.distill.train
+
+
+def _terms(work: Workspace) -> str:
+    from distill.objectives import objectives
+
+    parts = [
+        f"{one.weight:g} × {objectives.name_of(type(one))}"
+        for one in work.recipe.distill.objectives
+    ]
+    return " + ".join(parts)
+
+
+def _curve(log: Sequence[Mapping[str, float]], key: str) -> list[tuple[float, float]]:
+    return [(entry["epoch"], entry[key]) for entry in log if key in entry]
+
+
+def _kept(work: Workspace, name: str, curve: Sequence[tuple[float, float]], best: int) -> str:
+    wanted = _settings(work, name).epochs
+    epoch, value = curve[best]
+    sentence = f"{name}: epoch {epoch:.0f} of {len(curve)} was kept ({percent(value)})"
+    if len(curve) < wanted:
+        return f"{sentence}, stopped early of {wanted}."
+    if best == len(curve) - 1 > 0:
+        return f"{sentence}; it was still getting better, so more epochs may pay."
+    return f"{sentence}."
+
+
+def lengths(work: Workspace) -> Panel:
+    """How long the texts are, and whether any is cut."""
+    import numpy as np
+
+    from recipes.tasks import Split
+
+    tokens = {}
+    for name in ("train", "validation", "test"):
+        split: Split = getattr(work.rows, name)
+        step = -(-sum(map(len, split.texts)) // _COUNTED)
+        part = Split(split.texts[::step], split.labels[::step])
+        examples = work.task.features(part, work.tokenizer, work.max_length)
+        tokens[name] = [len(example["input_ids"]) for example in examples]
+    every = np.concatenate(list(tokens.values()))
+    full = float((every >= work.max_length).mean())
+    cut = (
+        f"{percent(full)} reach the limit of {work.max_length} and are cut there."
+        if full
+        else f"none is cut at {work.max_length}."
+    )
+    sentence = (
+        f"Half of the texts have at most {np.median(every):.0f} tokens, 95% at most "
+        f"{np.percentile(every, 95):.0f}, the longest {every.max()}; {cut}"
+    )
+    if len(every) < sum(len(getattr(work.rows, name)) for name in tokens):
+        sentence += f" Counted on {len(every):,} rows, spread evenly."
+    chart = charts.lengths(tokens, work.max_length)
+    return Panel("lengths", "Length of the texts", sentence, chart)
+
+
+def classes(work: Workspace) -> Panel:
+    """How many rows each label has."""
+    import numpy as np
+
+    size = len(work.rows.labels)
+    counts = {
+        name: np.bincount(getattr(work.rows, name).labels, minlength=size)
+        for name in ("train", "validation", "test")
+    }
+    train = counts["train"]
+    order = np.argsort(-train, kind="stable")
+    first, last = order[0], order[-1]
+    labels = [one_line(label, 40) for label in work.rows.labels]
+    shares = {name: values / max(1, values.sum()) for name, values in counts.items()}
+    most = max(float(np.abs(shares[name] - shares["train"]).max()) for name in shares)
+    sentence = (
+        f"{labels[first]} is the largest label with {percent(train[first] / train.sum())} of the "
+        f"training rows, {labels[last]} the smallest with {percent(train[last] / train.sum())} "
+        f"({counted(int(train[last]), 'row')}); shares in the splits differ by at most "
+        f"{apart(most)}."
+    )
+    chart = label_charts.classes(
+        {name: [int(values[i]) for i in order] for name, values in counts.items()},
+        [work.rows.labels[i] for i in order],
+    )
+    return Panel("classes", "Rows by label", sentence, chart)

@@ -1,0 +1,93 @@
+"""What a run came to: the file that would be shipped, and what it gained and cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from recipes.ledger import Ledger, Row
+from recipes.units import apart, times
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The file that leaves, or that the gate holds back, against what it was made from.
+
+    Attributes:
+        shipped: The row of that file.
+        teacher: The merged teacher's row.
+        packed: The bundle's row; None if the gate said no.
+        rival: The most accurate baseline.
+        reasons: Why the gate says no; empty if it says yes.
+    """
+
+    shipped: Row
+    teacher: Row
+    packed: Row | None
+    rival: Row | None
+    reasons: list[str]
+
+    @property
+    def faster(self) -> float | None:
+        """How many times faster than the teacher it answers one text; None if not timed."""
+        own, other = latency(self.shipped), latency(self.teacher)
+        return other / own if own and other else None
+
+    @property
+    def smaller(self) -> float:
+        """How many times smaller than the teacher it is."""
+        return self.teacher.size_bytes / max(1, self.shipped.size_bytes)
+
+    @property
+    def gained(self) -> float:
+        """Test accuracy gained over the teacher, a fraction; negative if lost."""
+        return accuracy(self.shipped) - accuracy(self.teacher)
+
+
+def summarize(ledger: Ledger, reasons: list[str]) -> Summary:
+    """Find the rows that matter.
+
+    Args:
+        ledger: Of a finished run.
+        reasons: Why the gate says no.
+    """
+    rows = {row.name: row for row in ledger}
+    baselines = [row for row in ledger if row.stage == "baseline"]
+    return Summary(
+        shipped=rows.get("student-int8", rows["student-onnx"]),
+        teacher=rows["merged"],
+        packed=rows.get("bundle"),
+        rival=max(baselines, key=accuracy, default=None),
+        reasons=reasons,
+    )
+
+
+def accuracy(row: Row) -> float:
+    """Return a row's accuracy on the test split."""
+    return row.metrics["accuracy"]
+
+
+def latency(row: Row) -> float | None:
+    """Return the median milliseconds at batch 1; None if not timed."""
+    return row.latency_ms.get("batch_1", {}).get("p50")
+
+
+def speed(factor: float) -> str:
+    """Say how many times faster or slower something is."""
+    if 0.95 < factor < 1.05:
+        return "as fast as"
+    return f"{times(factor)} faster than" if factor > 1 else f"{times(1 / factor)} slower than"
+
+
+def merit(difference: float) -> str:
+    """Say how much more or less accuracy something has."""
+    if abs(difference) < 0.0005:
+        return "the same accuracy"
+    return f"{apart(difference)} {'more' if difference > 0 else 'less'} accuracy"
+
+
+def margin(share: float, rows: int) -> tuple[float, float]:
+    """Return the 95% interval of a share observed on some rows (Wilson, 1927), as fractions."""
+    z = 1.96
+    center = (share + z * z / (2 * rows)) / (1 + z * z / rows)
+    half = z / (1 + z * z / rows) * (share * (1 - share) / rows + z * z / (4 * rows**2)) ** 0.5
+    return center - half, center + half
