@@ -101,10 +101,10 @@ class Registry(Generic[T]):
         try:
             cls = point.load()
         except Exception as error:
+            package = getattr(point.dist, "name", "a plug-in")
             raise RegistryError(
-                f"The {self.kind} {point.name!r} comes from the package {point.dist.name!r} "
-                f"({point.value}), which does not load: {type(error).__name__}: {error}. "
-                f"Repair or uninstall that package."
+                f"The {self.kind} {point.name!r} comes from {package} ({point.value}), which does "
+                f"not load: {type(error).__name__}: {error}. Repair or uninstall that package."
             ) from error
         if point.name not in self._entries:
             self.register(point.name)(cls)

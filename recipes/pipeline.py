@@ -16,6 +16,7 @@ from recipes.distributed import wait
 from recipes.environment import describe
 from recipes.errors import RecipeError
 from recipes.ledger import write_json
+from recipes.preflight import check_possible
 from recipes.reading import differences, plain
 from recipes.recipe import Recipe
 from recipes.stages import STAGES, Stage
@@ -26,8 +27,8 @@ PROGRESS = "progress.json"
 RECIPE = "recipe.yaml"
 
 
-def prepare_folder(recipe: Recipe, folder: Path, resume: bool, from_stage: str | None) -> None:
-    """Make a run's folder, or check that an existing one may be gone on with.
+def check_folder(recipe: Recipe, folder: Path, resume: bool, from_stage: str | None) -> None:
+    """Check that a run may begin or go on in a folder; nothing in it is changed.
 
     Args:
         recipe: The resolved recipe.
@@ -39,37 +40,47 @@ def prepare_folder(recipe: Recipe, folder: Path, resume: bool, from_stage: str |
         RecipeError: The folder is there and neither was asked for; or it holds another recipe's
             run; or it cannot be written.
     """
-    if not (folder / RECIPE).exists():
-        if folder.is_dir() and any(folder.iterdir()):
+    if (folder / RECIPE).exists():
+        if not resume and not from_stage:
             raise RecipeError(
-                f"The folder {folder} is not empty and holds no run. Choose another with --out."
+                f"There is a run in {folder} already. Go on with it (--resume), do a part of it "
+                "anew (--from STAGE), or write elsewhere (--out DIR). Nothing was changed."
             )
-        if resume or from_stage:
-            raise RecipeError(
-                f"There is no run in {folder} to go on with. Leave out --resume and --from, or "
-                "name the run's folder with --out."
-            )
-        _create(recipe, folder)
+        _check_same(recipe, folder, from_stage)
         return
-    if not resume and not from_stage:
+    if folder.is_dir() and any(folder.iterdir()):
         raise RecipeError(
-            f"There is a run in {folder} already. Go on with it (--resume), do a part of it anew "
-            "(--from STAGE), or write elsewhere (--out DIR). Nothing was changed."
+            f"The folder {folder} is not empty and holds no run. Choose another with --out."
         )
-    _check_same(recipe, folder, from_stage)
-    if from_stage:
-        _rewind(folder, from_stage)
-        _write_recipe(recipe, folder)
+    if resume or from_stage:
+        raise RecipeError(
+            f"There is no run in {folder} to go on with. Leave out --resume and --from, or name "
+            "the run's folder with --out."
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / PROGRESS).touch()
+        (folder / PROGRESS).unlink()
+    except OSError as error:
+        raise RecipeError(
+            f"The folder {folder} cannot be written: {error.strerror}. Choose another with --out."
+        ) from error
 
 
-def run_stages(work: Workspace) -> None:
+def run_stages(work: Workspace, from_stage: str | None = None) -> None:
     """Run every stage that has not finished yet.
 
+    Args:
+        work: The run; its folder has passed `check_folder`.
+        from_stage: Do this stage and all after it anew.
+
     Raises:
-        RecipeError: The data have changed since the run began.
+        RecipeError: The run is not possible, or its data have changed since it began. Nothing that
+            was finished is lost.
     """
     if is_main():
-        _check_data(work)
+        check_possible(work)
+        _begin(work, from_stage)
     wait()
     for number, stage in enumerate(STAGES, start=1):
         if stage.name in _finished(work.folder):
@@ -85,15 +96,27 @@ def run_stages(work: Workspace) -> None:
         say(f"  {time.perf_counter() - start:.1f} s")
 
 
-def _create(recipe: Recipe, folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / PROGRESS, {"finished": []})
-        _write_recipe(recipe, folder)
-    except OSError as error:
-        raise RecipeError(
-            f"The folder {folder} cannot be written: {error.strerror}. Choose another with --out."
-        ) from error
+def _begin(work: Workspace, from_stage: str | None) -> None:
+    """Write down what the run stands on, or check that an older run stood on the same."""
+    folder = work.folder
+    facts = {"data": work.rows.fingerprint, "backbone": work.backbone.fingerprint}
+    if not (folder / RECIPE).exists():
+        write_json(folder / PROGRESS, {"finished": [], **facts})
+        write_json(folder / "environment.json", describe(work))
+        # Last: a folder with a recipe is a run that can be gone on with.
+        _write_recipe(work.recipe, folder)
+        return
+    for what, value in facts.items():
+        if _progress(folder)[what] != value and from_stage != STAGES[0].name:
+            raise RecipeError(
+                f"The {what} changed since the run in {folder} began. Put the old files back and "
+                "--resume, or start anew in another folder (--out DIR)."
+            )
+    if from_stage:
+        _rewind(folder, from_stage)
+        write_json(folder / PROGRESS, {**_progress(folder), **facts})
+        write_json(folder / "environment.json", describe(work))
+        _write_recipe(work.recipe, folder)
 
 
 def _write_recipe(recipe: Recipe, folder: Path) -> None:
@@ -144,22 +167,6 @@ def _rewind(folder: Path, from_stage: str) -> None:
     for stage in dropped:
         for name in stage.folders:
             shutil.rmtree(folder / name, ignore_errors=True)
-
-
-def _check_data(work: Workspace) -> None:
-    """Remember the data of a new run; refuse other data in an old one."""
-    facts = {"data": work.rows.fingerprint, "backbone": work.backbone.fingerprint}
-    progress = _progress(work.folder)
-    if not progress["finished"]:
-        write_json(work.folder / PROGRESS, {**progress, **facts})
-        write_json(work.folder / "environment.json", describe(work))
-        return
-    for what, value in facts.items():
-        if progress[what] != value:
-            raise RecipeError(
-                f"The {what} changed since the run in {work.folder} began. Put the old files back "
-                "and --resume, or start anew in another folder (--out DIR)."
-            )
 
 
 def _finish(work: Workspace, stage: Stage) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from adapters.strategy import strategies
+from recipes.preflight import check_possible
 from recipes.stages import STAGES
 from recipes.workspace import Workspace
 
@@ -11,8 +12,9 @@ def print_plan(work: Workspace) -> None:
     """Read the data, look at the backbone and print the plan on standard output.
 
     Raises:
-        RecipeError: Data or backbone cannot be used.
+        RecipeError: Data, backbone or student cannot be used; and what `check_possible` raises.
     """
+    check_possible(work)
     recipe, rows = work.recipe, work.rows
     size = sum(file.stat().st_size for file in work.backbone.path.glob("*.safetensors"))
     student = recipe.distill.student

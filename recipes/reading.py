@@ -29,6 +29,19 @@ _COMPANIONS: dict[tuple[str, ...], tuple[str, ...]] = {
 }
 
 
+_FILES = (".csv", ".tsv", ".jsonl", ".parquet", ".py")
+#: Keys that may hold a local path. The resolved recipe says where it lies whatever folder it is
+#: run from.
+_PATHS = (
+    (("data",), "source"),
+    (("data",), "train"),
+    (("data",), "validation"),
+    (("data",), "test"),
+    (("backbone",), "model"),
+    (("distill", "student"), "model"),
+)
+
+
 class _Loader(yaml.SafeLoader):
     """YAML as people expect it: ``1e-3`` is a number, ``no`` is a word, no key comes twice."""
 
@@ -88,8 +101,11 @@ def read_recipe(name: str, overrides: Sequence[str] = (), plugins: Sequence[str]
         tree = _merge(tree, _parse_override(override), ())
     listed = tree.get("plugins") or []
     if isinstance(listed, list):
-        tree["plugins"] = [*listed, *(plugin for plugin in plugins if plugin not in listed)]
-        load_plugins([str(plugin) for plugin in tree["plugins"]])
+        wanted = [_absolute(plugin) for plugin in (*listed, *plugins)]
+        tree["plugins"] = list(dict.fromkeys(wanted))
+        load_plugins(tree["plugins"])
+    for section, key in _PATHS:
+        _make_absolute(tree, section, key)
     return check(tree, where=name)
 
 
@@ -172,11 +188,28 @@ def _merge(base: dict[str, Any], over: Mapping[str, Any], at: tuple[str, ...]) -
         # Another strategy has other fields: those of the old one go with its name.
         merged = {}
     for key, value in over.items():
+        if (*at, key) == ("strategy",) and isinstance(merged.get(key), str):
+            merged[key] = {"name": merged[key]}
         if isinstance(value, Mapping) and isinstance(merged.get(key), dict):
             merged[key] = _merge(merged[key], value, (*at, str(key)))
         else:
             merged[key] = value
     return merged
+
+
+def _make_absolute(tree: dict[str, Any], section: tuple[str, ...], key: str) -> None:
+    node: Any = tree
+    for part in section:
+        node = node.get(part) if isinstance(node, dict) else None
+    if isinstance(node, dict) and isinstance(node.get(key), str):
+        node[key] = _absolute(node[key])
+
+
+def _absolute(name: Any) -> Any:
+    """Return a path as an absolute one, and any other name as it is."""
+    text = str(name)
+    is_path = text.startswith((".", "~", "/")) or Path(text).suffix in _FILES
+    return str(Path(text).expanduser().absolute()) if is_path else name
 
 
 def _parse_override(text: str) -> dict[str, Any]:

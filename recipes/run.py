@@ -51,7 +51,7 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     try:
-        return _run(_parser().parse_args(arguments))
+        return _run(_parser().parse_intermixed_args(arguments))
     except (RecipeError, AdapterError, DistillError, ExportError) as error:
         from export.parity import ParityError
 
@@ -116,11 +116,11 @@ def _run(options: argparse.Namespace) -> int:
 
         print_plan(_workspace(recipe, folder, options.offline))
         return SHIPPED
-    from recipes.pipeline import prepare_folder
+    from recipes.pipeline import check_folder
 
     if is_main():
-        prepare_folder(recipe, folder, options.resume, options.stage)
-    return _ship(_workspace(recipe, folder, options.offline))
+        check_folder(recipe, folder, options.resume, options.stage)
+    return _ship(_workspace(recipe, folder, options.offline), options.stage)
 
 
 def _workspace(recipe: Recipe, folder: Path, offline: bool) -> Workspace:
@@ -137,7 +137,7 @@ def _workspace(recipe: Recipe, folder: Path, offline: bool) -> Workspace:
     return Workspace(recipe, folder, hardware, offline)
 
 
-def _ship(work: Workspace) -> int:
+def _ship(work: Workspace, from_stage: str | None) -> int:
     """Run the stages, print the ledger and say whether the model may leave."""
     from recipes.pipeline import run_stages
     from recipes.report import write_report
@@ -145,7 +145,7 @@ def _ship(work: Workspace) -> int:
     from recipes.table import print_ledger
 
     start = time.perf_counter()
-    run_stages(work)
+    run_stages(work, from_stage)
     if not is_main():
         return SHIPPED
     reasons = verdict(work)

@@ -40,7 +40,11 @@ class Workspace:
         self.folder = folder
         self.hardware = hardware
         self.offline = offline
-        self.ledger = Ledger(folder / "ledger.json")
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """The rows that finished stages have written."""
+        return Ledger(self.folder / "ledger.json")
 
     @cached_property
     def task(self) -> Task:

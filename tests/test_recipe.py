@@ -34,7 +34,8 @@ def test_numbers_and_words_are_what_they_look_like() -> None:
 
 def test_a_file_takes_the_place_of_the_source() -> None:
     recipe = read_recipe("lora_cls", ["data.train=a.csv", "data.text=t"])
-    assert (recipe.data.source, recipe.data.train, recipe.data.text) == (None, "a.csv", "t")
+    assert (recipe.data.source, recipe.data.text) == (None, "t")
+    assert recipe.data.train == str(Path("a.csv").absolute())
     back = read_recipe("lora_cls", ["data.train=a.csv", "data.text=t", "data.source=trec"])
     assert (back.data.source, back.data.train, back.data.text) == ("trec", None, None)
 

@@ -15,7 +15,7 @@ from export.latency import interleaved
 from export.session import open_model, session_settings
 from recipes.card import bundle_card
 from recipes.ledger import Row
-from recipes.proof import agreement, measured
+from recipes.proof import agreement, measured, size
 from recipes.stages.baseline import BASELINES
 from recipes.stages.export import FLOAT
 from recipes.stages.quantize import INT8, verdict
@@ -47,7 +47,9 @@ def run(work: Workspace) -> None:
                 stage="bundle",
                 name="bundle",
                 path="bundle",
-                size_bytes=sum(file.stat().st_size for file in folder.iterdir()),
+                # bundle.json aside: it holds this ledger, and with it timings of varying length.
+                size_bytes=size(*(file for file in folder.iterdir() if file.suffix != ".json"))
+                + size(folder / "tokenizer.json"),
                 parameters=work.ledger[shipped].parameters,
                 threads=work.hardware.threads,
                 agreement=agreement(work, shipped, logits),

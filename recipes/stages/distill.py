@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 from distill.learner import Learner
 from distill.objectives import CrossEntropy, Objective, Pair
 from distill.signals import CachedTeacher, LiveTeacher, TeacherSignals
-from distill.students import cut, kept_layers, spread
+from distill.students import cut
 from recipes import assets
 from recipes.console import is_main, say
 from recipes.distributed import main_first
 from recipes.ledger import Row
+from recipes.preflight import student_pair
 from recipes.proof import agreement, answer_splits, count, learning, measured, size
 from recipes.training import fit
 from recipes.workspace import Workspace, load_tokenizer, torch_call
@@ -33,24 +34,15 @@ def run(work: Workspace) -> None:
     """
     settings = work.recipe.distill
     teacher = work.load(path=work.folder / "merged")
+    pair = student_pair(work)
     if settings.student.layers is not None:
-        layers = kept_layers(settings.student.layers, teacher.config.num_hidden_layers)
-        say(f"  the student keeps layers {', '.join(map(str, layers))} of the teacher")
+        say(f"  the student keeps layers {', '.join(map(str, pair.layer_map))} of the teacher")
         tokenizer = work.tokenizer
-        student, alone = cut(teacher, layers), cut(work.load(), layers)
+        student, alone = cut(teacher, pair.layer_map), cut(work.load(), pair.layer_map)
     else:
-        assert settings.student.model is not None
-        asset = assets.resolve(settings.student.model, "model", offline=work.offline)
-        tokenizer = load_tokenizer(asset.path)
-        student, alone = work.load(path=asset.path), work.load(path=asset.path)
-        layers = spread(student.config.num_hidden_layers, teacher.config.num_hidden_layers)
-    pair = Pair(
-        student_width=student.config.hidden_size,
-        teacher_width=teacher.config.hidden_size,
-        layer_map=layers,
-        same_tokens=tokenizer.get_vocab() == work.tokenizer.get_vocab(),
-    )
-    # Built first, so that what cannot work is refused before anything is trained.
+        path = assets.resolve(str(settings.student.model), "model", offline=work.offline).path
+        tokenizer = load_tokenizer(path)
+        student, alone = work.load(path=path), work.load(path=path)
     learner = Learner(student, settings.objectives, _signals(work, teacher, pair), pair)
     _learn(work, "student", learner, tokenizer, settings.objectives)
     if is_main():

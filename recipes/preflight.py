@@ -1,0 +1,48 @@
+"""Everything that can be known to be impossible before a minute is spent on it."""
+
+from __future__ import annotations
+
+from adapters.strategy import prepare
+from distill.objectives import Pair
+from distill.students import kept_layers, spread
+from recipes import assets
+from recipes.workspace import Workspace, load_tokenizer
+
+
+def check_possible(work: Workspace) -> None:
+    """Try what later stages will do, on models that have learnt nothing.
+
+    Raises:
+        RecipeError: Data, backbone or student cannot be used as the recipe says.
+        AdapterError: The strategy does not fit the backbone.
+        DistillError: An objective cannot hold for this teacher and this student.
+    """
+    _ = work.rows, work.max_length
+    prepare(work.load(work.recipe.backbone.quantization), work.recipe.strategy)
+    pair = student_pair(work)
+    for objective in work.recipe.distill.objectives:
+        objective.parts(pair)
+
+
+def student_pair(work: Workspace) -> Pair:
+    """Return the facts about teacher and student that objectives depend on.
+
+    Raises:
+        RecipeError: The student's backbone cannot be used.
+        DistillError: The teacher does not have the layers that the student is to keep.
+    """
+    from transformers import AutoConfig
+
+    wanted = work.recipe.distill.student
+    teacher = AutoConfig.from_pretrained(work.backbone.path, local_files_only=True)
+    if wanted.layers is not None:
+        layers = kept_layers(wanted.layers, teacher.num_hidden_layers)
+        return Pair(teacher.hidden_size, teacher.hidden_size, layers, same_tokens=True)
+    asset = assets.resolve(str(wanted.model), "model", offline=work.offline)
+    student = AutoConfig.from_pretrained(asset.path, local_files_only=True)
+    return Pair(
+        student_width=student.hidden_size,
+        teacher_width=teacher.hidden_size,
+        layer_map=spread(student.num_hidden_layers, teacher.num_hidden_layers),
+        same_tokens=load_tokenizer(asset.path).get_vocab() == work.tokenizer.get_vocab(),
+    )

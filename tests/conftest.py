@@ -1,0 +1,24 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from recipes.console import hush
+
+
+@pytest.fixture(scope="session")
+def tiny_backbone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Return a function from an architecture's name to a folder with a tiny random backbone."""
+    import tiny
+
+    made: dict[str, Path] = {}
+
+    def make(architecture: str = "bert") -> Path:
+        if architecture not in made:
+            made[architecture] = tiny.backbone(tmp_path_factory.mktemp(architecture), architecture)
+        return made[architecture]
+
+    hush()
+    return make

@@ -1,0 +1,239 @@
+"""What every strategy, backbone and quantization has to keep."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from torch import nn
+
+from adapters import AdapterError, Strategy, strategies
+from adapters.backbone import head_modules, linear_layers, load_backbone
+from adapters.files import load_adapter, save_adapter
+from adapters.hardware import Hardware, inspect_hardware
+from adapters.merge import merge_adapter
+from adapters.strategy import learned_state, prepare
+
+Make = Callable[[str], Path]
+BATCH = tiny.batch(["the cat is here", "a big old red house ? was there and", "soup"])
+#: Strategy, its fields, and the quantizations that it can learn beside.
+STRATEGIES: list[tuple[str, dict[str, Any], str]] = [
+    ("lora", {"rank": 4}, "nf4"),
+    ("lora", {"rank": 4}, "int8"),
+    ("lora", {"rank": 2, "alpha": 4.0, "dropout": 0.1}, "none"),
+    ("full", {}, "none"),
+    ("head", {}, "nf4"),
+    ("head", {}, "none"),
+]
+HEADS = {
+    "bert": {"classifier", "bert.pooler"},
+    "distilbert": {"pre_classifier", "classifier"},
+    "roberta": {"classifier"},
+    "mpnet": {"classifier"},
+    "electra": {"classifier"},
+}
+
+
+def load(folder: Path, quantization: str = "none", seed: int = 0) -> Any:
+    return load_backbone(folder, tiny.LABELS, quantization=quantization, seed=seed)  # type: ignore[arg-type]
+
+
+def logits(model: nn.Module) -> torch.Tensor:
+    model.eval()
+    with torch.inference_mode():
+        return model(**BATCH).logits  # type: ignore[no-any-return]
+
+
+def trained(model: nn.Module, steps: int = 8) -> nn.Module:
+    """Take a few real steps, so that nothing that learns keeps its first value."""
+    learning = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(learning, lr=2e-2)
+    torch.manual_seed(0)
+    model.train()
+    for _ in range(steps):
+        loss = nn.functional.cross_entropy(model(**BATCH).logits, torch.tensor([0, 2, 1]))
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return model.eval()
+
+
+@pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
+@pytest.mark.parametrize("quantization", ["nf4", "int8"])
+def test_the_head_is_never_quantized(
+    tiny_backbone: Make, architecture: str, quantization: str
+) -> None:
+    import bitsandbytes
+
+    model = load(tiny_backbone(architecture), quantization)
+    assert set(head_modules(model)) == HEADS[architecture]
+    quantized = {
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, (bitsandbytes.nn.Linear4bit, bitsandbytes.nn.Linear8bitLt))
+    }
+    assert quantized == set(linear_layers(model))
+    for name in head_modules(model):
+        for parameter in model.get_submodule(name).parameters():
+            assert parameter.dtype == torch.float32
+
+
+@pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
+@pytest.mark.parametrize(("name", "fields", "quantization"), STRATEGIES)
+def test_save_and_reload_give_equal_logits(
+    tiny_backbone: Make,
+    tmp_path: Path,
+    architecture: str,
+    name: str,
+    fields: dict[str, Any],
+    quantization: str,
+) -> None:
+    folder, strategy = tiny_backbone(architecture), strategies.get(name)(**fields)
+    before = logits(load(folder, quantization))
+    model = trained(prepare(load(folder, quantization), strategy))
+    expected = logits(model)
+    assert (expected - before).abs().max() > 1e-2
+    save_adapter(tmp_path, model, strategy, tiny.LABELS)
+    # Another seed for the fresh head: what comes back must come from the file.
+    again = load_adapter(tmp_path, load(folder, quantization, seed=9), strategy, tiny.LABELS)
+    assert torch.equal(logits(again), expected)
+
+
+@pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
+@pytest.mark.parametrize(("name", "fields", "quantization"), STRATEGIES)
+def test_merging_gives_a_plain_model_that_reloads(
+    tiny_backbone: Make,
+    tmp_path: Path,
+    architecture: str,
+    name: str,
+    fields: dict[str, Any],
+    quantization: str,
+) -> None:
+    folder, strategy = tiny_backbone(architecture), strategies.get(name)(**fields)
+    model = trained(prepare(load(folder, quantization), strategy))
+    save_adapter(tmp_path / "adapter", model, strategy, tiny.LABELS)
+    merged = merge_adapter(
+        tmp_path / "adapter",
+        lambda q: load(folder, q),
+        strategy,
+        tiny.LABELS,
+        into="dequantized",
+        quantization=quantization,  # type: ignore[arg-type]
+    )
+    # int8 layers round their inputs too, which no merged float model can repeat.
+    close = 0.05 if quantization == "int8" else 1e-4
+    assert (logits(merged) - logits(model)).abs().max() < close
+    plain = load(folder)
+    assert type(merged) is type(plain)
+    assert [n for n, _ in merged.named_parameters()] == [n for n, _ in plain.named_parameters()]
+    merged.save_pretrained(tmp_path / "merged")
+    again = load(tmp_path / "merged")
+    assert torch.allclose(logits(again), logits(merged), atol=1e-6)
+    assert again.config.id2label == dict(enumerate(tiny.LABELS))
+
+
+def test_merging_into_the_original_weights_differs_by_the_rounding_only(
+    tiny_backbone: Make, tmp_path: Path
+) -> None:
+    folder, strategy = tiny_backbone("bert"), strategies.get("lora")(rank=4)
+    model = trained(prepare(load(folder, "nf4"), strategy))
+    save_adapter(tmp_path, model, strategy, tiny.LABELS)
+    into = {
+        way: merge_adapter(
+            tmp_path, lambda q: load(folder, q), strategy, tiny.LABELS, into=way, quantization="nf4"
+        )
+        for way in ("original", "dequantized")
+    }
+    layer = "bert.encoder.layer.0.intermediate.dense.weight"
+    update = into["original"].get_parameter(layer) - load(folder).get_parameter(layer)
+    base = load(folder, "nf4").dequantize().get_parameter(layer)
+    assert torch.allclose(update, into["dequantized"].get_parameter(layer) - base, atol=1e-6)
+    assert not torch.allclose(base, load(folder).get_parameter(layer), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["lora", "head"])
+def test_only_what_is_declared_learns(tiny_backbone: Make, name: str) -> None:
+    model = prepare(load(tiny_backbone("bert"), "nf4"), strategies.get(name)())
+    state = learned_state(model)
+    head = {n for n in state if "classifier" in n or "pooler" in n}
+    assert head
+    rest = set(state) - head
+    assert all("lora_" in n for n in rest)
+    assert bool(rest) == (name == "lora")
+
+
+def test_lora_targets_are_found_or_named(tiny_backbone: Make) -> None:
+    model = load(tiny_backbone("mpnet"))
+    layers = linear_layers(model)
+    assert len(layers) == 4 * 6
+    assert not any("classifier" in name for name in layers)
+    assert all(name.endswith(".q") for name in linear_layers(model, ["q"]))
+    with pytest.raises(AdapterError, match="It has: dense, k, o, q, v"):
+        linear_layers(model, ["query"])
+
+
+def test_a_new_head_depends_on_the_seed_alone(tiny_backbone: Make) -> None:
+    folder = tiny_backbone("roberta")
+    one, same, other = (logits(load(folder, seed=seed)) for seed in (1, 1, 2))
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+    assert torch.equal(
+        load(folder, "nf4", seed=1).classifier.dense.weight,
+        load(folder, seed=1).classifier.dense.weight,
+    )
+
+
+class ReturnsNothing(Strategy):
+    def prepare(self, model: Any) -> Any:
+        return None
+
+
+class ReplacesTheHead(Strategy):
+    def prepare(self, model: Any) -> Any:
+        model.classifier = nn.Linear(32, 3)
+        return model
+
+
+@pytest.mark.parametrize(
+    ("strategy", "told"),
+    [(ReturnsNothing(), "returned NoneType"), (ReplacesTheHead(), "replaced the model's head")],
+)
+def test_a_strategy_that_breaks_its_contract_is_named(
+    tiny_backbone: Make, strategy: Strategy, told: str
+) -> None:
+    with pytest.raises(AdapterError, match=told):
+        prepare(load(tiny_backbone("bert")), strategy)
+
+
+def test_an_adapter_refuses_other_labels_and_another_strategy(
+    tiny_backbone: Make, tmp_path: Path
+) -> None:
+    folder, strategy = tiny_backbone("bert"), strategies.get("lora")(rank=4)
+    save_adapter(tmp_path, prepare(load(folder), strategy), strategy, tiny.LABELS)
+    with pytest.raises(AdapterError, match="trained for the labels"):
+        load_adapter(tmp_path, load(folder), strategy, tiny.LABELS[::-1])
+    with pytest.raises(AdapterError, match="was trained with"):
+        load_adapter(tmp_path, load(folder), strategies.get("lora")(rank=8), tiny.LABELS)
+
+
+def test_bf16_is_taken_only_where_the_machine_has_it() -> None:
+    hardware = Hardware("cpu", "some CPU", 2, bf16=False, vnni=False, flags=())
+    assert not hardware.bf16_for("auto", allow_fallback=False)
+    assert not hardware.bf16_for("bf16", allow_fallback=True)
+    with pytest.raises(AdapterError, match="has no bfloat16"):
+        hardware.bf16_for("bf16", allow_fallback=False)
+    able = Hardware("cpu", "some CPU", 2, bf16=True, vnni=True, flags=())
+    assert able.bf16_for("auto", allow_fallback=False)
+    assert not able.bf16_for("float32", allow_fallback=False)
+
+
+def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(AdapterError, match="PyTorch sees no CUDA device"):
+        inspect_hardware("cuda", None)
+    assert inspect_hardware("auto", 1).threads == 1
+    torch.set_num_threads(2)

@@ -1,0 +1,385 @@
+"""The command, end to end on a tiny random backbone: what it makes, refuses, and takes up again."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import yaml
+
+from recipes.ledger import TIMINGS
+from recipes.pipeline import PROGRESS
+from recipes.run import main
+from recipes.stages import STAGES
+
+Make = Callable[[str], Path]
+ROWS = [
+    "majority", "tfidf-logreg", "frozen-logreg", "teacher", "merged",
+    "student", "student-alone", "student-onnx", "student-int8", "bundle",
+]  # fmt: skip
+#: What makes a tiny random model learn, and its gate open.
+QUICK = [
+    "train.epochs=5", "train.learning_rate=5e-3", "train.batch_size=16",
+    "distill.student.layers=2", "distill.train.epochs=3", "distill.train.learning_rate=5e-3",
+    "distill.train.batch_size=16", "distill.student.train_embeddings=true",
+    "gate={max_drop: 0.2, min_label_agreement: 0.6}", "threads=1",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def arguments(
+    tiny_backbone: Make, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., list[str]]:
+    data = tiny.table(tmp_path_factory.mktemp("data") / "rows.csv")
+    common = ["lora_cls", f"data.train={data}", f"backbone.model={tiny_backbone('bert')}", *QUICK]
+    return lambda out, *more: [*common, "--out", str(out), *more]
+
+
+@pytest.fixture(scope="module")
+def whole(arguments: Callable[..., list[str]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of an unbroken run."""
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    assert main(arguments(out)) == 0
+    return out
+
+
+def ledger(out: Path) -> list[dict[str, Any]]:
+    """Return the rows, timings aside."""
+    rows = json.loads((out / "ledger.json").read_text())
+    for row in rows:
+        for key in TIMINGS:
+            del row[key]
+    return rows  # type: ignore[no-any-return]
+
+
+def command(arguments: Sequence[str], **options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "recipes.run", *arguments], capture_output=True, text=True, **options
+    )
+
+
+def test_a_run_leaves_every_artefact_and_row(whole: Path) -> None:
+    rows = {row["name"]: row for row in ledger(whole)}
+    assert list(rows) == ROWS
+    for name in (
+        "recipe.yaml", "environment.json", "report.html", "README.md",
+        "teacher/adapter.safetensors", "merged/model.safetensors", "student/model.safetensors",
+        "onnx/model.onnx",
+        "onnx/model.int8.onnx", "bundle/model.onnx", "bundle/edge.py", "bundle/tokenizer.json",
+    ):  # fmt: skip
+        assert (whole / name).is_file(), name
+    assert rows["teacher"]["metrics"]["accuracy"] > 0.5
+    assert rows["student-onnx"]["agreement"]["max_logit_difference"] < 1e-4
+    assert rows["student-onnx"]["agreement"]["labels"] == 1
+    assert rows["bundle"]["agreement"]["with"] == "student-int8"
+    timed = json.loads((whole / "ledger.json").read_text())
+    assert all(row["latency_ms"]["batch_1"]["p50"] > 0 for row in timed)
+    assert not list(whole.rglob("checkpoint-*"))
+    assert not list(whole.rglob("*.partial"))
+
+
+def test_the_bundle_answers(whole: Path) -> None:
+    edge = [sys.executable, str(whole / "bundle" / "edge.py")]
+    assert subprocess.run([*edge, "--self-test"], capture_output=True).returncode == 0
+    done = subprocess.run(
+        [*edge], input="the old cat\nbig city\n", capture_output=True, text=True, check=True
+    )
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(answers) == 2
+    assert all(set(answer["probabilities"]) == set(tiny.LABELS) for answer in answers)
+
+
+def test_the_resolved_recipe_gives_the_same_run_again(whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / whole.name
+    assert main([str(whole / "recipe.yaml"), "--out", str(out)]) == 0
+    assert ledger(out) == ledger(whole)
+
+
+KILLER = """
+import os, signal, sys
+from recipes import pipeline, run
+finish = pipeline._finish
+def killer(work, stage):
+    if stage.name == sys.argv[1]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    finish(work, stage)
+pipeline._finish = killer
+run.main(sys.argv[2:])
+"""
+
+
+def test_a_run_killed_in_every_stage_goes_on_to_the_same_ledger(
+    whole: Path, arguments: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    """Die in one stage after the other, after its work and before it is marked as finished."""
+    out = tmp_path / whole.name
+    for number, stage in enumerate(STAGES):
+        given = arguments(out, *(["--resume"] if number else []))
+        done = subprocess.run(
+            [sys.executable, "-c", KILLER, stage.name, *given], capture_output=True
+        )
+        assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+        finished = json.loads((out / PROGRESS).read_text())["finished"]
+        assert finished == [before.name for before in STAGES[:number]]
+    assert main(arguments(out, "--resume")) == 0
+    assert ledger(out) == ledger(whole)
+
+
+def test_from_does_a_stage_anew_and_all_after_it(
+    whole: Path, arguments: Callable[..., list[str]], capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = ledger(whole)
+    stamp = (whole / "student" / "model.safetensors").stat().st_mtime_ns
+    assert main(arguments(whole, "--from", "export")) == 0
+    said = capfd.readouterr().err
+    assert "[4/7] distill: done before" in said
+    assert "[5/7] export: done before" not in said
+    assert ledger(whole) == before
+    assert (whole / "student" / "model.safetensors").stat().st_mtime_ns == stamp
+
+
+def refusal(capfd: pytest.CaptureFixture[str], arguments: Sequence[str]) -> str:
+    """Run a command that has to be refused, and return its one line."""
+    capfd.readouterr()
+    assert main(arguments) == 3
+    said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(said) == 1
+    return said[0]
+
+
+def test_an_existing_run_is_never_written_over(
+    whole: Path, arguments: Callable[..., list[str]], capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in whole.rglob("*") if path.is_file()}
+    assert "Nothing was changed" in refusal(capfd, arguments(whole))
+    told = refusal(capfd, arguments(whole, "--resume", "train.epochs=6"))
+    assert "train.epochs differ" in told
+    assert "--from finetune" in told
+    told = refusal(capfd, arguments(whole, "--from", "export", "distill.teacher=live"))
+    assert "--from distill" in told
+    told = refusal(capfd, arguments(whole, "--from", "distill", "distill.student.layers=9"))
+    assert "choose 1 to 4" in told
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (["--resume"], "no run in"),
+        (["--from", "export"], "no run in"),
+        (["--from", "exprot"], "invalid choice"),
+        (["--resume", "--from", "export"], "exclude each other"),
+        (["--epochs", "3"], "Unrecognized arguments"),
+        (["train.epoch=3"], "did you mean 'epochs'"),
+        (["distill.student.layers=9"], "choose 1 to 4"),
+        (["data.max_length=99"], "at most 32"),
+        (["device=cuda"], "no CUDA device"),
+        (["strategy.targets=[nothing]"], "No linear layer"),
+        (["backbone.model=trec"], "is a data set"),
+    ],
+)
+def test_a_wrong_command_or_recipe_is_refused(
+    arguments: Callable[..., list[str]],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    more: list[str],
+    told: str,
+) -> None:
+    assert told in refusal(capfd, arguments(tmp_path / "out", *more))
+
+
+BAD_DATA = {
+    "missing": (None, "rows.csv"),
+    "wrong column": ("text,label\na cat,x\n", "no column"),
+    "empty rows": ("text,label\n,x\na dog,y\n", "data.invalid_rows=drop"),
+    "no label": ("text,label\na cat,\na dog,y\n", "data.invalid_rows=drop"),
+    "one class": ("text,label\na cat,x\na dog,x\n", "at least two classes"),
+    "long": (f"text,label\n{'a' * 1_000_000},x\na dog,y\n", "data.max_characters"),
+    "broken": (b"text,label\na c\xe9t,x\n", "UTF-8"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_DATA)
+def test_bad_data_is_refused_with_one_line(
+    arguments: Callable[..., list[str]],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    kind: str,
+) -> None:
+    content, told = BAD_DATA[kind]
+    path = tmp_path / "rows.csv"
+    if content is not None:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    more = ["data.text=review"] if kind == "wrong column" else []
+    out = tmp_path / "out"
+    assert told.lower() in refusal(capfd, arguments(out, f"data.train={path}", *more)).lower()
+    # Once the data are mended, the same command may use the same folder.
+    assert not list(out.glob("*"))
+
+
+def test_a_label_only_in_the_test_file_is_refused(
+    arguments: Callable[..., list[str]], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    test = tmp_path / "test.csv"
+    test.write_text("text,label\na new thing,mineral\nthe cat,animal\n")
+    assert "mineral" in refusal(capfd, arguments(tmp_path / "out", f"data.test={test}"))
+
+
+def test_a_folder_that_cannot_be_made_is_named(
+    arguments: Callable[..., list[str]], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert "cannot be written" in refusal(capfd, arguments(tmp_path / "file" / "out"))
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").touch()
+    assert "holds no run" in refusal(capfd, arguments(tmp_path / "full"))
+
+
+def test_changed_data_stop_a_resumption(
+    arguments: Callable[..., list[str]], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    data, out = tiny.table(tmp_path / "own.csv"), tmp_path / "out"
+    given = arguments(out, f"data.train={data}", "gate.min_label_agreement=1.0", "gate.max_drop=0")
+    assert main(given) in (0, 2)
+    data.write_text(data.read_text() + "one more cat,animal\n")
+    assert "data changed since" in refusal(capfd, [*given, "--resume"])
+
+
+def test_the_gate_says_no(
+    whole: Path, arguments: Callable[..., list[str]], tmp_path: Path, monkeypatch: Any, capfd: Any
+) -> None:
+    from recipes.stages import quantize
+
+    out = tmp_path / "gated"
+    monkeypatch.setattr(quantize, "quantize_int8", _spoiled(quantize.quantize_int8))
+    assert main(arguments(out, "gate.min_label_agreement=1.0")) == 2
+    assert "gate.min_label_agreement asks for 1" in capfd.readouterr().out
+    assert [row["name"] for row in ledger(out)] == ROWS[:-1]
+    assert not (out / "bundle").exists()
+    assert (out / "report.html").is_file()
+
+
+def _spoiled(quantize: Any) -> Any:
+    """Return a quantization that collapses the head, as a silent failure would."""
+
+    def spoil(source: Path, target: Path) -> None:
+        import numpy as np
+        import onnx
+        from onnx import numpy_helper
+
+        quantize(source, target)
+        graph = onnx.load(target)
+        for tensor in graph.graph.initializer:
+            values = numpy_helper.to_array(tensor)
+            if values.dtype == np.int8:
+                tensor.CopyFrom(numpy_helper.from_array(np.zeros_like(values), tensor.name))
+        onnx.save(graph, target)
+
+    return spoil
+
+
+def test_a_strategy_from_outside_runs_through_plugin(
+    arguments: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    plugin = tmp_path / "scale_plugin.py"
+    plugin.write_text(
+        "from adapters import Strategy, strategies\n"
+        "@strategies.register('norms_only')\n"
+        "class NormsOnly(Strategy):\n"
+        "    def prepare(self, model):\n"
+        "        for name, weight in model.named_parameters():\n"
+        "            weight.requires_grad_('LayerNorm' in name)\n"
+        "        return model\n"
+        "    def finish(self, model):\n"
+        "        return model\n"
+    )
+    out = tmp_path / "out"
+    given = arguments(out, "strategy=norms_only", "--plugin", str(plugin))
+    assert main(given) in (0, 2)
+    teacher = next(row for row in ledger(out) if row["name"] == "teacher")
+    norms, head = 2 * 32 * (1 + 2 * 4), 32 * 32 + 32 + 32 * 3 + 3
+    assert teacher["trainable_parameters"] == norms + head
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["distill.student={model: BACKBONE}", "distill.objectives=[ce, kl]"],
+        ["distill.teacher=live", "export.quantization=none"],
+        ["backbone.quantization=int8", "merge.into=dequantized"],
+    ],
+    ids=["student by name", "live teacher, float32", "int8 backbone"],
+)
+def test_other_ways_through_the_chain(
+    tiny_backbone: Make, arguments: Callable[..., list[str]], tmp_path: Path, more: list[str]
+) -> None:
+    # Another architecture with other tokens, so that tokens differ between teacher and student.
+    other = tiny.backbone(tmp_path / "other", "distilbert", layers=1, width=16, extra=3)
+    out = tmp_path / "out"
+    assert main(arguments(out, *(word.replace("BACKBONE", str(other)) for word in more))) in (0, 2)
+    rows = {row["name"]: row for row in ledger(out)}
+    assert ("student-int8" in rows) == ("export.quantization=none" not in more)
+    assert rows["student-onnx"]["agreement"]["labels"] == 1
+
+
+@pytest.mark.chain
+def test_two_processes_end_with_one_ledger(
+    arguments: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    out = tmp_path / "two"
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*launcher, "--master-port", "29611", "-m", "recipes.run", *arguments(out)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert [row["name"] for row in ledger(out)] == ROWS
+    assert done.stdout.count("Shipped") == 1
+
+
+def test_a_dry_run_changes_nothing(
+    arguments: Callable[..., list[str]], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments(tmp_path / "out", "--dry-run")) == 0
+    told = capfd.readouterr().out
+    assert "animal, food, place" in told
+    assert "baseline → finetune" in told
+    assert not (tmp_path / "out").exists()
+
+
+def test_help_and_lists_answer() -> None:
+    for arguments, told in (
+        (["recipes.run", "--help"], "key=value"),
+        (["recipes.run", "--list"], "lora_cls  Fine-tune a quantized MiniLM"),
+        (["recipes.list", "strategies"], "lora  Low-rank updates"),
+        (["recipes.list", "objectives"], "hidden  Squared distance"),
+        (["recipes.list", "tasks"], "text_classification  Exactly one"),
+        (["recipes.list", "assets"], "minilm-l6"),
+        (["recipes.list", "recipes"], "lora_cls"),
+    ):
+        done = subprocess.run([sys.executable, "-m", *arguments], capture_output=True, text=True)
+        assert done.returncode == 0
+        assert told in done.stdout
+    done = subprocess.run(
+        [sys.executable, "-m", "recipes.list", "strategies", "--json"],
+        capture_output=True,
+        text=True,
+    )
+    lora = {entry["name"]: entry for entry in json.loads(done.stdout)}["lora"]
+    assert lora["fields"]["rank"] == {"type": "int", "default": 16}
+
+
+def test_the_resolved_recipe_is_plain_yaml(whole: Path) -> None:
+    recipe = yaml.safe_load((whole / "recipe.yaml").read_text())
+    assert recipe["train"]["epochs"] == 5
+    assert Path(recipe["data"]["train"]).is_absolute()

@@ -1,0 +1,153 @@
+"""The training loop: order, best epoch, and a run that was killed and goes on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+
+from adapters import strategies
+from adapters.backbone import load_backbone
+from adapters.hardware import Hardware
+from adapters.strategy import learned_state, prepare
+from recipes.recipe import TrainSettings
+from recipes.tasks import Split, tasks
+from recipes.training import Classifier, LengthBuckets, fit, last_checkpoint
+
+Make = Callable[[str], Path]
+CPU = Hardware("cpu", "some CPU", 2, bf16=False, vnni=False, flags=())
+SETTINGS = TrainSettings(epochs=3, learning_rate=5e-3, batch_size=16, patience=None)
+
+
+def train(folder: Path, out: Path, settings: TrainSettings = SETTINGS, **changes: Any) -> Any:
+    task = tasks.get("text_classification")()
+    texts, labels = zip(*tiny.rows(200), strict=True)
+    ids = [tiny.LABELS.index(label) for label in labels]
+    tokenizer = tiny.tokenizer()
+    examples = task.features(Split(texts, ids), tokenizer, 32)
+    strategy = strategies.get("lora")(rank=4)
+    model = prepare(load_backbone(folder, tiny.LABELS, quantization="nf4"), strategy)
+    arguments: dict[str, Any] = {
+        "title": "test",
+        "folder": out,
+        "settings": settings,
+        "task": task,
+        "collate": task.collator(tokenizer),
+        "hardware": CPU,
+        "allow_fallback": True,
+        "seed": 0,
+    } | changes
+    history = fit(Classifier(model, task), examples[:160], examples[160:], **arguments)
+    return model, history
+
+
+def test_buckets_yield_every_row_once_in_an_order_of_seed_and_epoch() -> None:
+    lengths = [i * 7 % 31 + 1 for i in range(1003)]
+    sampler = LengthBuckets(lengths, 8, seed=3)
+    first = list(sampler)
+    assert sorted(first) == list(range(1003))
+    assert list(sampler) == first
+    sampler.set_epoch(1)
+    assert list(sampler) != first
+    sampler.set_epoch(0)
+    assert list(sampler) == first
+    assert list(LengthBuckets(lengths, 8, seed=4)) != first
+    batches = [first[i : i + 8] for i in range(0, 1000, 8)]
+    padded = sum(8 * max(lengths[row] for row in batch) for batch in batches)
+    assert padded < 1.1 * sum(lengths)
+
+
+def test_training_learns_and_keeps_the_best_epoch(tiny_backbone: Make, tmp_path: Path) -> None:
+    settings = SETTINGS.model_copy(update={"epochs": 5})
+    model, history = train(tiny_backbone("bert"), tmp_path, settings)
+    scores = [entry["eval_accuracy"] for entry in history if "eval_accuracy" in entry]
+    assert len(scores) == 5
+    assert max(scores) > 0.6
+    texts, labels = zip(*tiny.rows(200)[160:], strict=True)
+    with torch.inference_mode():
+        guesses = model.eval()(**tiny.batch(texts)).logits.argmax(-1)
+    ids = torch.tensor([tiny.LABELS.index(label) for label in labels])
+    assert float((guesses == ids).float().mean()) == pytest.approx(max(scores))
+
+
+def test_patience_stops_early(tiny_backbone: Make, tmp_path: Path) -> None:
+    settings = SETTINGS.model_copy(update={"epochs": 9, "patience": 1, "learning_rate": 1e-9})
+    _, history = train(tiny_backbone("bert"), tmp_path, settings)
+    assert sum("eval_accuracy" in entry for entry in history) == 2
+
+
+KILLED = """
+    import os, signal, sys
+    sys.path.insert(0, {tests!r})
+    from pathlib import Path
+    import test_training, recipes.training
+    from recipes.console import hush
+
+    class Killer(recipes.training._Progress):
+        def on_step_end(self, args, state, control, **more):
+            super().on_step_end(args, state, control, **more)
+            if state.global_step == {step}:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    hush()
+    recipes.training._Progress = Killer
+    test_training.train(Path({backbone!r}), Path({out!r}))
+"""
+
+
+@pytest.mark.parametrize("step", [13, 20])
+def test_a_killed_training_goes_on_to_the_same_end(
+    tiny_backbone: Make, tmp_path: Path, step: int
+) -> None:
+    backbone = tiny_backbone("bert")
+    whole, history = train(backbone, tmp_path / "whole")
+    code = KILLED.format(
+        tests=str(Path(__file__).parent),
+        backbone=str(backbone),
+        out=str(tmp_path / "cut"),
+        step=step,
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        cwd=Path(__file__).parent.parent,
+        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
+        capture_output=True,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    assert last_checkpoint(tmp_path / "cut") is not None
+    resumed, again = train(backbone, tmp_path / "cut")
+    assert _steady(again) == _steady(history)
+    state, other = learned_state(whole), learned_state(resumed)
+    assert all(torch.equal(tensor, other[name]) for name, tensor in state.items())
+
+
+def _steady(history: list[dict[str, float]]) -> list[dict[str, float]]:
+    """Leave timings out."""
+    return [
+        {key: value for key, value in entry.items() if "second" not in key and "time" not in key}
+        for entry in history
+    ]
+
+
+def test_half_a_checkpoint_does_not_count(tmp_path: Path) -> None:
+    names = ("learned.safetensors", "optimizer.pt", "rng_state.pth")
+    for step, state in ((10, "{}"), (20, "{}"), (30, '{"cut'), (40, None)):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        for name in names:
+            (folder / name).touch()
+        if state is not None:
+            (folder / "trainer_state.json").write_text(state)
+    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-20")
+    (tmp_path / "checkpoint-20" / "rng_state.pth").unlink()
+    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
+    assert last_checkpoint(tmp_path / "missing") is None
