@@ -33,7 +33,14 @@ class TextClassification(Task):
         notes: list[str] = []
         cleaned = {}
         for key, frame in frames.items():
-            text, label, guessed = choose_columns(frame, settings.text, settings.label, names[key])
+            # The catalogue's own columns are known; there is nothing to guess and to say.
+            known = list(frame.columns) == ["text", "label"]
+            text, label, guessed = choose_columns(
+                frame,
+                settings.text or ("text" if known else None),
+                settings.label or ("label" if known else None),
+                names[key],
+            )
             cleaned[key], dropped = clean(
                 frame, text, label, names[key], settings.invalid_rows, settings.max_characters
             )
