@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -50,6 +51,8 @@ def export_onnx(
     import onnx
     import torch
 
+    # The exporter mentions packages that it looks for in vain and that we do not need.
+    logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
     names = list(example)
     wrapped = _LogitsOnly(model.eval(), names)
     free = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}

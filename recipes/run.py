@@ -140,9 +140,9 @@ def _workspace(recipe: Recipe, folder: Path, offline: bool) -> Workspace:
 def _ship(work: Workspace, from_stage: str | None) -> int:
     """Run the stages, print the ledger and say whether the model may leave."""
     from recipes.pipeline import run_stages
-    from recipes.report import write_report
+    from recipes.reporting.report import write_report
+    from recipes.reporting.table import print_ledger
     from recipes.stages.quantize import verdict
-    from recipes.table import print_ledger
 
     start = time.perf_counter()
     run_stages(work, from_stage)

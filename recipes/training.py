@@ -184,6 +184,18 @@ def fit(
     ]
 
 
+def set_dropout(model: nn.Module, probability: float | None) -> None:
+    """Set the probability of every dropout layer; None leaves the model as it is.
+
+    Args:
+        model: A model before a strategy adds layers of its own.
+        probability: From `TrainSettings.dropout`.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Dropout) and probability is not None:
+            module.p = probability
+
+
 def last_checkpoint(folder: Path, processes: int = 1) -> str | None:
     """Return the newest checkpoint that was written to its end; None if there is none.
 

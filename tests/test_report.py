@@ -13,18 +13,26 @@ import pytest
 import yaml
 
 from adapters.hardware import Hardware
-from recipes import charts
 from recipes.assets import Asset
-from recipes.card import bundle_card
 from recipes.ledger import Row
 from recipes.proof import agreement
 from recipes.reading import check
-from recipes.rendering import markdown
-from recipes.report import write_report
-from recipes.summary import summarize
-from recipes.table import ledger_cells, print_ledger
+from recipes.reporting import charts
+from recipes.reporting.card import bundle_card
+from recipes.reporting.rendering import markdown
+from recipes.reporting.report import write_report
+from recipes.reporting.summary import summarize
+from recipes.reporting.table import ledger_cells, print_ledger
+from recipes.reporting.units import (
+    breadth,
+    duration,
+    megabytes,
+    milliseconds,
+    narrow,
+    one_line,
+    points,
+)
 from recipes.tasks import Rows, Split
-from recipes.units import breadth, duration, megabytes, milliseconds, narrow, one_line, points
 from recipes.workspace import Workspace
 
 HOSTILE = [

@@ -13,9 +13,9 @@ from export.bundle import FLOAT_TOLERANCE, INT8_TOLERANCE, pack
 from export.edge import Model
 from export.latency import interleaved
 from export.session import open_model, session_settings
-from recipes.card import bundle_card
 from recipes.ledger import Row
 from recipes.proof import agreement, measured, size
+from recipes.reporting.card import bundle_card
 from recipes.stages.baseline import BASELINES
 from recipes.stages.export import FLOAT
 from recipes.stages.quantize import INT8, verdict

@@ -18,7 +18,7 @@ from recipes.distributed import main_first
 from recipes.ledger import Row
 from recipes.preflight import student_pair
 from recipes.proof import agreement, answer_splits, count, learning, measured, size
-from recipes.training import fit
+from recipes.training import fit, set_dropout
 from recipes.workspace import Workspace, load_tokenizer, torch_call
 
 if TYPE_CHECKING:
@@ -84,6 +84,7 @@ def _learn(
         return
     start = time.perf_counter()
     student, recipe = learner.student, work.recipe
+    set_dropout(student, recipe.distill.train.dropout)
     student.requires_grad_(True)
     if not recipe.distill.student.train_embeddings:
         _embeddings(student).requires_grad_(False)

@@ -12,7 +12,7 @@ from recipes.console import is_main, say
 from recipes.errors import RecipeError
 from recipes.ledger import Row
 from recipes.proof import answer_splits, count, learning, measured, size
-from recipes.training import Classifier, fit
+from recipes.training import Classifier, fit, set_dropout
 from recipes.workspace import Workspace, torch_call
 
 if TYPE_CHECKING:
@@ -23,7 +23,9 @@ def run(work: Workspace) -> None:
     """Train the strategy on the quantized backbone and write the row ``teacher``."""
     start = time.perf_counter()
     recipe, folder = work.recipe, work.folder / "teacher"
-    model = prepare(work.load(recipe.backbone.quantization), recipe.strategy)
+    backbone = work.load(recipe.backbone.quantization)
+    set_dropout(backbone, recipe.train.dropout)
+    model = prepare(backbone, recipe.strategy)
     trainable = learning(model)
     say(f"  {trainable:,} of {count(model):,} weights learn")
     history = fit(

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from recipes import charts, label_charts
-from recipes.summary import Summary, accuracy, latency, merit, speed
+from recipes.reporting import charts, label_charts
+from recipes.reporting.summary import Summary, accuracy, latency, merit, speed
+from recipes.reporting.units import apart, megabytes, one_line, percent
 from recipes.tasks.wording import counted, listed
-from recipes.units import apart, megabytes, one_line, percent
 from recipes.workspace import Workspace
 
 #: Characters of a split whose tokens are counted for the chart of lengths: about half a second.

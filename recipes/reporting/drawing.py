@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec
 
-from recipes.units import breadth
+from recipes.reporting.units import breadth
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

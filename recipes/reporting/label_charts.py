@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from recipes.drawing import (
+from recipes.reporting.drawing import (
     SIZE,
     SMALL,
     SPLITS,
@@ -19,7 +19,7 @@ from recipes.drawing import (
     role,
     shade,
 )
-from recipes.units import breadth, narrow
+from recipes.reporting.units import breadth, narrow
 
 if TYPE_CHECKING:
     import numpy as np

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from recipes.units import one_line
+from recipes.reporting.units import one_line
 
 _TEMPLATES = Path(__file__).parent / "templates"
 #: Characters that Markdown or the HTML inside it would read as more than text.

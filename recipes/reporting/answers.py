@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from recipes import charts, label_charts
-from recipes.panels import Panel
 from recipes.proof import softmax
-from recipes.summary import Summary, accuracy
+from recipes.reporting import charts, label_charts
+from recipes.reporting.panels import Panel
+from recipes.reporting.summary import Summary, accuracy
+from recipes.reporting.units import apart, one_line, percent, points
 from recipes.tasks.wording import counted
-from recipes.units import apart, one_line, percent, points
 from recipes.workspace import Workspace
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from recipes.drawing import (
+from recipes.reporting.drawing import (
     SMALL,
     SPLITS,
     WHOLE,
@@ -20,7 +20,7 @@ from recipes.drawing import (
     role,
     shade,
 )
-from recipes.summary import margin
+from recipes.reporting.summary import margin
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from recipes.ledger import Ledger, Row
-from recipes.units import apart, times
+from recipes.reporting.units import apart, times
 
 
 @dataclass(frozen=True)

@@ -8,16 +8,25 @@ from typing import Any
 
 import yaml
 
-from recipes import answers, panels
-from recipes.card import model_card
-from recipes.drawing import COLORS
 from recipes.ledger import Row
 from recipes.reading import plain
-from recipes.rendering import render, write_text
-from recipes.summary import Summary, accuracy, latency, margin, speed, summarize
-from recipes.table import ledger_cells
+from recipes.reporting import answers, panels
+from recipes.reporting.card import model_card
+from recipes.reporting.drawing import COLORS
+from recipes.reporting.rendering import render, write_text
+from recipes.reporting.summary import Summary, accuracy, latency, margin, speed, summarize
+from recipes.reporting.table import ledger_cells
+from recipes.reporting.units import (
+    MINUS,
+    duration,
+    megabytes,
+    milliseconds,
+    one_line,
+    percent,
+    points,
+    times,
+)
 from recipes.tasks.wording import counted
-from recipes.units import MINUS, duration, megabytes, milliseconds, one_line, percent, points, times
 from recipes.workspace import Workspace
 
 #: Columns of the ledger's table that hold words.

@@ -8,12 +8,12 @@ from typing import Any
 
 import yaml
 
-from recipes.answers import confusions, f1_by_label
 from recipes.reading import plain
-from recipes.rendering import render
-from recipes.summary import Summary, accuracy, latency, margin, speed
-from recipes.table import ledger_cells
-from recipes.units import milliseconds, percent, times
+from recipes.reporting.answers import confusions, f1_by_label
+from recipes.reporting.rendering import render
+from recipes.reporting.summary import Summary, accuracy, latency, margin, speed
+from recipes.reporting.table import ledger_cells
+from recipes.reporting.units import milliseconds, percent, times
 from recipes.workspace import Workspace
 
 _RESULTS = (

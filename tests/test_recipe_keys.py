@@ -1,0 +1,302 @@
+"""Every key of a recipe changes something: no key may be there that nothing reads."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+
+from adapters.hardware import Hardware, inspect_hardware
+from adapters.strategy import learned_state, prepare
+from recipes import training
+from recipes.reading import plain, read_recipe
+from recipes.recipe import Recipe
+from recipes.stages import STAGES, quantize
+from recipes.tasks import tasks
+from recipes.tasks.text_classification import TextClassification
+from recipes.workspace import Workspace
+
+Make = Callable[[str], Path]
+Probe = Callable[["Bench", Recipe], Any]
+
+
+class Bench:
+    """A place to try recipes: data files, backbones, and a run that has been fine-tuned."""
+
+    def __init__(self, folder: Path, backbone: Path, other: Path) -> None:
+        self.folder, self.backbone, self.other = folder, backbone, other
+        rows = tiny.rows(120)
+        broken = [*rows[:60], ("", "food"), *rows[60:], ("x" * 50, "food")]
+        for name, content in {"rows": rows, "other": rows[:90], "broken": broken}.items():
+            lines = [f"{text},{label},{label[0]},{text[::-1]}" for text, label in content]
+            (folder / f"{name}.csv").write_text("\n".join(["text,label,initial,reversed", *lines]))
+        (folder / "plugin.py").write_text("import sys\nsys.bench_plugin = True\n")
+        self.base = [
+            f"data.train={folder / 'rows.csv'}",
+            f"backbone.model={backbone}",
+            "data.text=text",
+            "data.label=label",
+            "train.epochs=1",
+            "distill.train.epochs=1",
+            "distill.student.layers=2",
+            "threads=1",
+        ]
+        self.trained = folder / "trained"
+        work = self.work(self.recipe(), self.trained)
+        for stage in STAGES[1:3]:
+            stage.run(work)
+
+    def recipe(self, *overrides: str) -> Recipe:
+        filled = [
+            word.replace("DIR", str(self.folder)).replace("OTHER", str(self.other))
+            for word in overrides
+        ]
+        return read_recipe("lora_cls", [*self.base, *filled])
+
+    def work(self, recipe: Recipe, folder: Path) -> Workspace:
+        folder.mkdir(exist_ok=True)
+        hardware = inspect_hardware(recipe.device, recipe.threads)
+        return Workspace(recipe, folder, hardware, offline=True)
+
+    def after(self, recipe: Recipe, *stages: str) -> Workspace:
+        """Run some stages on a copy of the fine-tuned run."""
+        copy = self.folder / "copy"
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(self.trained, copy)
+        work = self.work(recipe, copy)
+        for stage in STAGES:
+            if stage.name in stages:
+                stage.run(work)
+        return work
+
+
+@pytest.fixture(scope="module")
+def bench(tiny_backbone: Make, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    yield Bench(tmp_path_factory.mktemp("bench"), tiny_backbone("bert"), tiny_backbone("electra"))
+    torch.set_num_threads(2)
+
+
+def rows(bench: Bench, recipe: Recipe) -> Any:
+    read = bench.work(recipe, bench.folder / "rows").rows
+    return read.fingerprint, len(read.train), len(read.validation), read.labels
+
+
+def max_length(bench: Bench, recipe: Recipe) -> Any:
+    return bench.work(recipe, bench.folder / "rows").max_length
+
+
+def model(bench: Bench, recipe: Recipe) -> Any:
+    work = bench.work(recipe, bench.folder / "model")
+    prepared = prepare(work.load(recipe.backbone.quantization), recipe.strategy).eval()
+    state = learned_state(prepared)
+    torch.manual_seed(0)
+    for tensor in state.values():
+        tensor.add_(torch.randn_like(tensor) * 0.1)
+    answer = prepared.train()(**tiny.batch(["the cat", "a big house"])).logits
+    return sorted((name, tuple(t.shape)) for name, t in state.items()), answer.tolist()
+
+
+class StopError(Exception):
+    pass
+
+
+def trainer(section: Callable[[Recipe], Any]) -> Probe:
+    """Return what the Trainer is told, by way of a section of the recipe."""
+
+    def probe(bench: Bench, recipe: Recipe) -> Any:
+        told: dict[str, Any] = {}
+
+        def record(**given: Any) -> None:
+            told.update(given["args"].to_dict(), logging_dir=None)
+            told["patience"] = [vars(c).get("early_stopping_patience") for c in given["callbacks"]]
+            raise StopError
+
+        able = Hardware("cpu", "able", 1, bf16=True, vnni=True, flags=())
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(training, "_Trainer", record)
+            patch.setattr("transformers.training_args.is_torch_bf16_gpu_available", lambda: True)
+            with pytest.raises(StopError):
+                training.fit(
+                    torch.nn.Linear(1, 1), [{}], [{}], title="", folder=bench.folder / "fit",
+                    settings=section(recipe), task=TextClassification(), collate=dict,
+                    hardware=able, allow_fallback=True, seed=recipe.seed,
+                )  # fmt: skip
+        return told
+
+    return probe
+
+
+def dropout(bench: Bench, recipe: Recipe) -> Any:
+    """Return what the fine-tuned or distilled model answers in training mode."""
+    seen: list[Any] = []
+    for name in ("finetune", "distill"):
+        with pytest.MonkeyPatch.context() as patch:
+            module = f"recipes.stages.{name}"
+
+            def record(learner: Any, *_: Any, **__: Any) -> None:
+                seen.append(sorted({m.p for m in learner.modules() if hasattr(m, "p")}))
+                raise StopError
+
+            patch.setattr(f"{module}.fit", record)
+            with pytest.raises(StopError):
+                bench.after(recipe, name)
+    return seen
+
+
+def merged(bench: Bench, recipe: Recipe) -> Any:
+    return bench.after(recipe, "merge").logits("merged")["test"].tolist()
+
+
+def student(bench: Bench, recipe: Recipe) -> Any:
+    work = bench.after(recipe, "distill")
+    row = work.ledger["student"]
+    return row.parameters, row.trainable_parameters, work.logits("student")["test"].tolist()
+
+
+def cached(bench: Bench, recipe: Recipe) -> Any:
+    used: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("recipes.stages.distill.CachedTeacher", lambda *_: used.append("cache"))
+        try:
+            bench.after(recipe, "distill")
+        except TypeError:  # the stand-in cannot be asked
+            return used
+    return used
+
+
+def graph(bench: Bench, recipe: Recipe) -> Any:
+    work = bench.after(recipe, "distill", "export", "quantize")
+    return sorted((file.name, file.stat().st_size) for file in (work.folder / "onnx").iterdir())
+
+
+def verdict(bench: Bench, recipe: Recipe) -> Any:
+    work = bench.work(recipe, bench.folder / "verdict")
+    from recipes.ledger import Row
+
+    for name, score in (("student-onnx", 0.9), ("student-int8", 0.85)):
+        work.ledger.put(
+            Row("x", name, validation={"accuracy": score}, agreement={"validation_labels": 0.9})
+        )
+    return quantize.verdict(work)
+
+
+def environment(bench: Bench, recipe: Recipe) -> Any:
+    return inspect_hardware(recipe.device, recipe.threads)
+
+
+def fallback(bench: Bench, recipe: Recipe) -> Any:
+    return Hardware("cpu", "old", 1, bf16=False, vnni=True, flags=()).bf16_for(
+        "bf16", recipe.allow_fallback
+    )
+
+
+def plugin(bench: Bench, recipe: Recipe) -> Any:
+    import sys
+
+    return sys.__dict__.pop("bench_plugin", False)
+
+
+def task(bench: Bench, recipe: Recipe) -> Any:
+    return type(bench.work(recipe, bench.folder / "rows").task)
+
+
+@tasks.register("other_task")
+class OtherTask(TextClassification):
+    """Another task."""
+
+
+#: Key to an override that has to change something, and to where the change is seen.
+KEYS: dict[str, tuple[list[str], Probe]] = {
+    "task": (["task=other_task"], task),
+    "data.source": (["data.source=DIR/other.csv"], rows),
+    "data.train": (["data.train=DIR/other.csv"], rows),
+    "data.validation": (["data.validation=DIR/other.csv"], rows),
+    "data.test": (["data.test=DIR/other.csv"], rows),
+    "data.text": (["data.text=reversed"], rows),
+    "data.label": (["data.label=initial"], rows),
+    "data.test_fraction": (["data.test_fraction=0.3"], rows),
+    "data.validation_fraction": (["data.validation_fraction=0.2"], rows),
+    "data.split_seed": (["data.split_seed=1"], rows),
+    "data.overlap": (["data.test=DIR/other.csv", "data.overlap=refuse"], rows),
+    "data.invalid_rows": (["data.train=DIR/broken.csv", "data.invalid_rows=drop"], rows),
+    "data.max_characters": (["data.max_characters=10"], rows),
+    "data.max_length": (["data.max_length=8"], max_length),
+    "backbone.model": (["backbone.model=OTHER"], model),
+    "backbone.quantization": (["backbone.quantization=none"], model),
+    "backbone.double_quantization": (["backbone.double_quantization=false"], model),
+    "strategy.name": (["strategy.name=head"], model),
+    "strategy.rank": (["strategy.rank=3"], model),
+    "strategy.alpha": (["strategy.alpha=3"], model),
+    "strategy.dropout": (["strategy.dropout=0.5"], model),
+    "strategy.targets": (["strategy.targets=[query]"], model),
+    "train.dropout": (["train.dropout=0.3"], dropout),
+    "distill.train.dropout": (["distill.train.dropout=0.3"], dropout),
+    "merge.into": (["merge.into=dequantized"], merged),
+    "distill.student.layers": (["distill.student.layers=[1, 3]"], student),
+    "distill.student.model": (
+        ["distill.objectives=[ce]", "distill.student.model=OTHER"], student,
+    ),
+    "distill.student.train_embeddings": (["distill.student.train_embeddings=true"], student),
+    "distill.teacher": (["distill.teacher=live"], cached),
+    "distill.objectives.name": (["distill.objectives=[ce]"], student),
+    "distill.objectives.weight": (["distill.objectives=[{name: kl, weight: 9}, ce]"], student),
+    "distill.objectives.temperature": (
+        ["distill.objectives=[{name: kl, temperature: 9}]"], student,
+    ),
+    "export.quantization": (["export.quantization=none"], graph),
+    "export.optimize": (["export.optimize=none"], graph),
+    "gate.max_drop": (["gate.max_drop=0.06"], verdict),
+    "gate.min_label_agreement": (["gate.min_label_agreement=0.5"], verdict),
+    "seed": (["seed=1"], model),
+    "device": (["device=cuda"], environment),
+    "threads": (["threads=2"], environment),
+    "allow_fallback": (["allow_fallback=false"], fallback),
+    "plugins": (["plugins=[DIR/plugin.py]"], plugin),
+}  # fmt: skip
+for name, value in {
+    "epochs": "7", "learning_rate": "1e-5", "batch_size": "5", "warmup": "0.5",
+    "weight_decay": "0.5", "max_grad_norm": "9", "precision": "float32", "metric": "macro_f1",
+    "patience": "9",
+}.items():  # fmt: skip
+    KEYS[f"train.{name}"] = ([f"train.{name}={value}"], trainer(lambda recipe: recipe.train))
+    KEYS[f"distill.train.{name}"] = (
+        [f"distill.train.{name}={value}"],
+        trainer(lambda recipe: recipe.distill.train),
+    )
+
+
+def leaves(tree: Any, prefix: str = "") -> Iterator[str]:
+    if isinstance(tree, Mapping):
+        for key, value in tree.items():
+            yield from leaves(value, f"{prefix}.{key}" if prefix else key)
+    elif isinstance(tree, list) and tree and isinstance(tree[0], Mapping):
+        for entry in tree:
+            yield from leaves(entry, prefix)
+    else:
+        yield prefix
+
+
+def test_no_key_is_left_out() -> None:
+    assert set(KEYS) == set(leaves(plain(read_recipe("lora_cls"))))
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_the_key_changes_something(bench: Bench, key: str) -> None:
+    overrides, probe = KEYS[key]
+    # A key that only matters beside another one is compared with that other one alone.
+    before = outcome(probe, bench, overrides[:-1] if len(overrides) > 1 else [])
+    assert outcome(probe, bench, overrides) != before
+
+
+def outcome(probe: Probe, bench: Bench, overrides: list[str]) -> Any:
+    try:
+        return probe(bench, bench.recipe(*overrides))
+    except Exception as error:
+        if isinstance(error, (TypeError, KeyError, AttributeError, AssertionError)):
+            raise
+        return str(error)
