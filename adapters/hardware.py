@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import Literal
 
+from adapters.backbone import Quantization
 from adapters.errors import AdapterError
 
 Precision = Literal["auto", "bf16", "float32"]
@@ -23,6 +24,7 @@ class Hardware:
             slower than float32 and never worth it.
         vnni: Whether the processor multiplies 8-bit integers without saturating.
         flags: Names of the processor's vector extensions.
+        bitsandbytes: Whether 4- and 8-bit weights can be had: bitsandbytes is installed and loads.
     """
 
     device: str
@@ -31,6 +33,23 @@ class Hardware:
     bf16: bool
     vnni: bool
     flags: tuple[str, ...]
+    bitsandbytes: bool = True
+
+    def quantization_for(self, wanted: Quantization, allow_fallback: bool) -> Quantization:
+        """Return how the backbone is held: as wanted, or in float where that cannot be had.
+
+        Raises:
+            AdapterError: It cannot be had, and falling back is not allowed.
+        """
+        if wanted == "none" or self.bitsandbytes:
+            return wanted
+        if not allow_fallback:
+            raise AdapterError(
+                f"backbone.quantization={wanted} was asked for, but bitsandbytes is not installed "
+                "or does not load here. Install it (pip install bitsandbytes), or set "
+                "backbone.quantization=none, or allow_fallback=true to go on in float32."
+            )
+        return "none"
 
     def bf16_for(self, precision: Precision, allow_fallback: bool) -> bool:
         """Tell whether to compute in bfloat16.
@@ -96,4 +115,13 @@ def inspect_hardware(device: Literal["auto", "cpu", "cuda"], threads: int | None
         )
         or able.get("architecture") != "x86_64",
         flags=tuple(flag for flag in _VECTOR_FLAGS if able.get(flag)),
+        bitsandbytes=_has_bitsandbytes(),
     )
+
+
+def _has_bitsandbytes() -> bool:
+    try:
+        import bitsandbytes  # noqa: F401
+    except Exception:  # it looks for drivers and libraries on import, and fails in many ways
+        return False
+    return True

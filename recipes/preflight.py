@@ -18,7 +18,7 @@ def check_possible(work: Workspace) -> None:
         DistillError: An objective cannot hold for this teacher and this student.
     """
     _ = work.rows, work.max_length
-    prepare(work.load(work.recipe.backbone.quantization), work.recipe.strategy)
+    prepare(work.load(work.quantization), work.recipe.strategy)
     pair = student_pair(work)
     for objective in work.recipe.distill.objectives:
         objective.parts(pair)

@@ -89,6 +89,13 @@ class Workspace:
             )
         return wanted or min(limit, _USUAL_LENGTH)
 
+    @property
+    def quantization(self) -> Quantization:
+        """How the backbone is held while it learns, on this machine."""
+        return self.hardware.quantization_for(
+            self.recipe.backbone.quantization, self.recipe.allow_fallback
+        )
+
     def load(
         self, quantization: Quantization = "none", path: Path | None = None
     ) -> PreTrainedModel:
@@ -117,6 +124,11 @@ class Workspace:
             missing.append(f"{hardware.name} has no bfloat16 arithmetic: computed in float32")
         if recipe.device == "auto" and hardware.device == "cpu":
             missing.append("no CUDA device: trained on the processor")
+        if self.quantization != recipe.backbone.quantization:
+            missing.append(
+                f"bitsandbytes does not load: {recipe.backbone.quantization} left out, the "
+                "backbone was held in float32"
+            )
         return missing
 
     def save_logits(self, name: str, logits: Mapping[str, np.ndarray]) -> None:

@@ -231,6 +231,16 @@ def test_bf16_is_taken_only_where_the_machine_has_it() -> None:
     assert not able.bf16_for("float32", allow_fallback=False)
 
 
+def test_quantization_falls_back_only_where_allowed() -> None:
+    bare = Hardware("cpu", "some CPU", 2, bf16=False, vnni=False, flags=(), bitsandbytes=False)
+    assert bare.quantization_for("nf4", allow_fallback=True) == "none"
+    assert bare.quantization_for("none", allow_fallback=False) == "none"
+    with pytest.raises(AdapterError, match="bitsandbytes is not installed"):
+        bare.quantization_for("nf4", allow_fallback=False)
+    able = Hardware("cpu", "some CPU", 2, bf16=False, vnni=False, flags=())
+    assert able.quantization_for("nf4", allow_fallback=False) == "nf4"
+
+
 def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(AdapterError, match="PyTorch sees no CUDA device"):

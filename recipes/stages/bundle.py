@@ -76,7 +76,7 @@ def _calls(work: Workspace) -> dict[str, Callable[[int], Any]]:
     recipe = work.recipe
     adapter = load_adapter(
         work.folder / "teacher",
-        work.load(recipe.backbone.quantization),
+        work.load(work.quantization),
         recipe.strategy,
         work.rows.labels,
     )

@@ -23,7 +23,7 @@ def run(work: Workspace) -> None:
     """Train the strategy on the quantized backbone and write the row ``teacher``."""
     start = time.perf_counter()
     recipe, folder = work.recipe, work.folder / "teacher"
-    backbone = work.load(recipe.backbone.quantization)
+    backbone = work.load(work.quantization)
     set_dropout(backbone, recipe.train.dropout)
     model = prepare(backbone, recipe.strategy)
     trainable = learning(model)
@@ -71,7 +71,7 @@ def _check_reload(work: Workspace, expected: np.ndarray) -> None:
     recipe = work.recipe
     fresh = load_adapter(
         work.folder / "teacher",
-        work.load(recipe.backbone.quantization),
+        work.load(work.quantization),
         recipe.strategy,
         work.rows.labels,
     )

@@ -27,7 +27,7 @@ def run(work: Workspace) -> None:
     again = work.load(path=folder)
     logits = answer_splits(work, torch_call(again), work.tokenizer)
     notes = [_drift(work, into, logits)]
-    if work.recipe.backbone.quantization != "none":
+    if work.quantization != "none":
         other: MergeInto = "dequantized" if into == "original" else "original"
         call = torch_call(_merged(work, other))
         notes.append(
@@ -56,7 +56,7 @@ def _merged(work: Workspace, into: MergeInto) -> PreTrainedModel:
         work.recipe.strategy,
         work.rows.labels,
         into=into,
-        quantization=work.recipe.backbone.quantization,
+        quantization=work.quantization,
     )
 
 
