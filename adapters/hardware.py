@@ -98,7 +98,7 @@ def inspect_hardware(device: Literal["auto", "cpu", "cuda"], threads: int | None
     if threads is not None:
         torch.set_num_threads(threads)
     elif "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(len(os.sched_getaffinity(0)))
+        torch.set_num_threads(_cores())
     able = torch.cpu.get_capabilities()
     use_cuda = has_cuda and device != "cpu"
     return Hardware(
@@ -117,6 +117,13 @@ def inspect_hardware(device: Literal["auto", "cpu", "cuda"], threads: int | None
         flags=tuple(flag for flag in _VECTOR_FLAGS if able.get(flag)),
         bitsandbytes=_has_bitsandbytes(),
     )
+
+
+def _cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1  # macOS and Windows do not tell
 
 
 def _has_bitsandbytes() -> bool:

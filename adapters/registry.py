@@ -25,21 +25,29 @@ class Registry(Generic[T]):
         group: Entry-point group through which installed packages offer entries, for example
             ``"potstill.strategies"``. A package is loaded only when one of its names is asked for
             or everything is listed.
+        base: Class that every entry has to derive from.
     """
 
-    def __init__(self, kind: str, group: str) -> None:
+    def __init__(self, kind: str, group: str, base: type | None = None) -> None:
         self.kind = kind
         self.group = group
+        self.base = base
         self._entries: dict[str, T] = {}
 
     def register(self, name: str) -> Callable[[T], T]:
         """Decorate a class to make it known under ``name``; the class comes back unchanged.
 
         Raises:
-            RegistryError: ``name`` is taken by another class; the message names both places.
+            RegistryError: ``name`` is taken by another class (the message names both places), or
+                what is decorated is not a class of the right kind.
         """
 
         def decorate(cls: T) -> T:
+            if self.base is not None and not (isinstance(cls, type) and issubclass(cls, self.base)):
+                raise RegistryError(
+                    f"The {self.kind} {name!r} ({getattr(cls, '__qualname__', cls)}) has to be a "
+                    f"class that derives from {self.base.__module__}.{self.base.__qualname__}."
+                )
             known = self._entries.get(name)
             if known is not None and _place(known) != _place(cls):
                 raise RegistryError(

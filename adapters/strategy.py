@@ -63,7 +63,9 @@ class Strategy(BaseModel):
         raise NotImplementedError
 
 
-strategies: Registry[type[Strategy]] = Registry("strategy", group="potstill.strategies")
+strategies: Registry[type[Strategy]] = Registry(
+    "strategy", group="potstill.strategies", base=Strategy
+)
 
 
 def prepare(model: PreTrainedModel, strategy: Strategy) -> nn.Module:

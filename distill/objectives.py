@@ -91,7 +91,9 @@ class Objective(BaseModel):
         raise NotImplementedError
 
 
-objectives: Registry[type[Objective]] = Registry("objective", group="potstill.objectives")
+objectives: Registry[type[Objective]] = Registry(
+    "objective", group="potstill.objectives", base=Objective
+)
 
 
 @objectives.register("ce")

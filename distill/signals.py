@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -191,12 +192,29 @@ def _open(folder: Path, hidden: bool) -> dict[str, np.ndarray]:
     return {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in names}
 
 
+def _reserved(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Any:
+    """Return a new memory-mapped array whose room on the disk is taken at once.
+
+    A mapped file has holes until it is written, and writing to a hole of a full disk kills the
+    process without a word.
+
+    Raises:
+        OSError: There is not enough room.
+    """
+    from numpy.lib.format import open_memmap
+
+    array = open_memmap(path, "w+", dtype, shape)
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array
+
+
 def _fill(
     folder: Path, teacher: LiveTeacher, texts: list[str], batch_size: int, facts: dict[str, str]
 ) -> None:
     """Ask for every text, longest batches first, and put the finished cache in place at once."""
     import numpy as np
-    from numpy.lib.format import open_memmap
     from tqdm.auto import tqdm
 
     temporary = folder.with_name(f"{folder.name}.partial")
@@ -205,14 +223,13 @@ def _fill(
     rows = teacher.tokenizer(texts, truncation=True, max_length=teacher.max_length)["input_ids"]
     lengths = np.array([len(row) for row in rows])
     starts = np.concatenate([[0], np.cumsum(lengths)])
-    logits = open_memmap(
-        temporary / "logits.npy", "w+", np.float32, (len(texts), len(teacher.columns))
-    )
+    shape: tuple[int, ...] = (len(texts), len(teacher.columns))
+    logits = _reserved(temporary / "logits.npy", np.dtype(np.float32), shape)
     hidden: Any = None
     if teacher.layers:
         np.save(temporary / "starts.npy", starts)
         shape = (int(starts[-1]), len(teacher.layers), teacher.model.config.hidden_size)
-        hidden = open_memmap(temporary / "hidden.npy", "w+", np.float16, shape)
+        hidden = _reserved(temporary / "hidden.npy", np.dtype(np.float16), shape)
     order = np.argsort(-lengths, kind="stable")
     for first in tqdm(range(0, len(order), batch_size), desc="teacher signals", disable=None):
         batch = order[first : first + batch_size]

@@ -66,6 +66,9 @@ def cut(model: PreTrainedModel, layers: Sequence[int]) -> PreTrainedModel:
     for key in ("num_hidden_layers", "n_layers"):
         if hasattr(student.config, key):
             setattr(student.config, key, len(kept))
+    types = getattr(student.config, "layer_types", None)
+    if types:  # architectures whose layers differ keep a list of their kinds
+        student.config.layer_types = [types[index] for index in layers]
     return student
 
 

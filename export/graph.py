@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,12 +14,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 OPSET = 20
-
-
-def model_inputs(model: nn.Module, offered: Sequence[str]) -> list[str]:
-    """Return which of the tokenizer's outputs the model takes, in the tokenizer's order."""
-    taken = inspect.signature(model.forward).parameters
-    return [name for name in offered if name in taken]
 
 
 def export_onnx(
@@ -39,7 +32,7 @@ def export_onnx(
 
     Args:
         model: A classifier in float32, whose answer has ``logits``.
-        example: Inputs to trace with: two rows or more, four tokens or more, equal padding or not.
+        example: Inputs to trace with: two rows or more of several tokens, equal padding or not.
         path: Where to write.
         optimize: ``"full"`` lets onnxruntime's transformer tools fuse layer norms, activations and
             their biases; ``"none"`` leaves the exporter's graph.

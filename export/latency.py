@@ -11,7 +11,7 @@ _WARM = 2
 
 
 def interleaved(
-    calls: Mapping[str, Callable[[int], object]], rows: int, rounds: int = 10
+    calls: Mapping[str, Callable[[int], object]], rows: int, rounds: int = 8
 ) -> dict[str, dict[str, float]]:
     """Time single calls of several artefacts in turn.
 

@@ -69,7 +69,7 @@ def compare(
             lengths = [len(examples[row]["input_ids"]) for row in rows]
             worst = (
                 f"{kind}: {len(rows)} × {max(lengths)} tokens (shortest {min(lengths)}), "
-                f"test row {rows[place]}"
+                f"row {rows[place]}"
             )
     joined = np.concatenate(equal)
     return Parity(len(joined), float(joined.mean()), largest, worst)

@@ -16,7 +16,7 @@ def session_settings(threads: int) -> Session:
     """Return the session options that every file is measured and shipped with.
 
     Args:
-        threads: Threads within one operation.
+        threads: Threads within one operation; 0 for as many as the machine has cores.
 
     Returns:
         The ``session`` section of ``bundle.json``. Worker threads stop spinning when a call ends:

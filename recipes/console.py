@@ -1,9 +1,21 @@
-"""What a person reads while a run goes on: one line a step, on standard error."""
+"""What a person types and reads: the command line's parser, and one line a step."""
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
+from typing import NoReturn
+
+from recipes.errors import RecipeError
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, with the message and the exit status that a wrong command has here."""
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse the command."""
+        raise RecipeError(f"{message[0].upper()}{message[1:]}. See {self.prog} --help.")
 
 
 def is_main() -> bool:

@@ -28,7 +28,12 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
 
 def _say(fault: Any, model: type[BaseModel]) -> tuple[str, str]:
     # Members of a union leave parts such as "constrained-int" and "tuple[int, ...]" in the path.
-    path = [part for part in fault["loc"] if isinstance(part, int) or part.isidentifier()]
+    last = len(fault["loc"]) - 1 if fault["type"] == "extra_forbidden" else None
+    path = [
+        part
+        for place, part in enumerate(fault["loc"])
+        if isinstance(part, int) or part.isidentifier() or place == last
+    ]
     where = ".".join(str(part) for part in path)
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "extra_forbidden":

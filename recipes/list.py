@@ -5,7 +5,6 @@ python -m recipes.list strategies|objectives|tasks|assets|recipes [--json]
 
 from __future__ import annotations
 
-import argparse
 import inspect
 import json
 import sys
@@ -16,6 +15,7 @@ from pydantic import BaseModel
 
 from adapters import AdapterError, Registry, strategies
 from distill.objectives import objectives
+from recipes.console import Parser
 from recipes.errors import RecipeError
 from recipes.reading import header, shipped_recipes
 from recipes.tasks import tasks
@@ -23,13 +23,11 @@ from recipes.tasks import tasks
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m recipes.list", description="List what recipes can name."
-    )
+    parser = Parser(prog="python -m recipes.list", description="List what recipes can name.")
     parser.add_argument("what", choices=LISTS)
     parser.add_argument("--json", action="store_true", help="every entry in full, as JSON")
-    options = parser.parse_args(arguments)
     try:
+        options = parser.parse_args(arguments)
         entries = LISTS[options.what]()
     except (RecipeError, AdapterError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -15,7 +15,7 @@ from recipes.console import is_main, say
 from recipes.distributed import wait
 from recipes.environment import describe
 from recipes.errors import RecipeError
-from recipes.ledger import write_json
+from recipes.ledger import Ledger, write_json
 from recipes.preflight import check_possible
 from recipes.reading import differences, plain
 from recipes.recipe import Recipe
@@ -25,6 +25,9 @@ from recipes.workspace import Workspace
 #: The file that says which stages have finished, and on which data.
 PROGRESS = "progress.json"
 RECIPE = "recipe.yaml"
+#: What is written before the recipe, which makes a folder a run.
+_FIRST_FILES = {PROGRESS, "environment.json"}
+_FIRST_FILES |= {f".{name}.partial" for name in (*_FIRST_FILES, RECIPE)}
 
 
 def check_folder(recipe: Recipe, folder: Path, resume: bool, from_stage: str | None) -> None:
@@ -48,19 +51,22 @@ def check_folder(recipe: Recipe, folder: Path, resume: bool, from_stage: str | N
             )
         _check_same(recipe, folder, from_stage)
         return
-    if folder.is_dir() and any(folder.iterdir()):
+    # A run that died while it began has left an empty folder, or its first files.
+    strangers = {path.name for path in folder.glob("*")} - _FIRST_FILES
+    if strangers:
         raise RecipeError(
             f"The folder {folder} is not empty and holds no run. Choose another with --out."
         )
-    if resume or from_stage:
+    if from_stage or (resume and not folder.is_dir()):
         raise RecipeError(
             f"There is no run in {folder} to go on with. Leave out --resume and --from, or name "
             "the run's folder with --out."
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / PROGRESS).touch()
-        (folder / PROGRESS).unlink()
+        probe = folder / f".{PROGRESS}.partial"
+        probe.touch()
+        probe.unlink()
     except OSError as error:
         raise RecipeError(
             f"The folder {folder} cannot be written: {error.strerror}. Choose another with --out."
@@ -82,8 +88,11 @@ def run_stages(work: Workspace, from_stage: str | None = None) -> None:
         check_possible(work)
         _begin(work, from_stage)
     wait()
+    # Read once, while nobody writes: every process has to skip the same stages.
+    finished = _finished(work.folder)
+    wait()
     for number, stage in enumerate(STAGES, start=1):
-        if stage.name in _finished(work.folder):
+        if stage.name in finished:
             say(f"[{number}/{len(STAGES)}] {stage.name}: done before")
             continue
         say(f"[{number}/{len(STAGES)}] {stage.name}")
@@ -129,16 +138,18 @@ def _write_recipe(recipe: Recipe, folder: Path) -> None:
 
 def _check_same(recipe: Recipe, folder: Path, from_stage: str | None) -> None:
     """Refuse to go on with a run whose finished stages had another recipe."""
-    before: dict[str, Any] = yaml.safe_load((folder / RECIPE).read_text(encoding="utf-8"))
-    changed = differences(before, plain(recipe))
+    try:
+        before = yaml.safe_load((folder / RECIPE).read_text(encoding="utf-8"))
+        changed = differences(dict(before), plain(recipe))
+    except (yaml.YAMLError, OSError, TypeError, ValueError) as error:
+        raise RecipeError(
+            f"{folder / RECIPE} is damaged ({' '.join(str(error).split())}). Put it back, or start "
+            "anew in another folder (--out DIR)."
+        ) from error
     names = [stage.name for stage in STAGES]
     first = names.index(from_stage) if from_stage else len(names)
     for key in changed:
-        needed = next(
-            index
-            for index, stage in enumerate(STAGES)
-            if any(key == part or key.startswith(f"{part}.") for part in stage.sections)
-        )
+        needed = next((index for index, stage in enumerate(STAGES) if stage.reads(key)), 0)
         if needed < first:
             raise RecipeError(
                 f"The run in {folder} was made with another recipe: {', '.join(changed)} differ. "
@@ -159,11 +170,7 @@ def _rewind(folder: Path, from_stage: str) -> None:
         )
     progress = _progress(folder)
     write_json(folder / PROGRESS, {**progress, "finished": kept})
-    ledger = folder / "ledger.json"
-    if ledger.exists():
-        gone = {stage.name for stage in dropped}
-        rows = json.loads(ledger.read_text(encoding="utf-8"))
-        write_json(ledger, [row for row in rows if row["stage"] not in gone])
+    Ledger(folder / "ledger.json").drop_stages([stage.name for stage in dropped])
     for stage in dropped:
         for name in stage.folders:
             shutil.rmtree(folder / name, ignore_errors=True)

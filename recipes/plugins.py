@@ -24,7 +24,7 @@ def load_plugins(names: Sequence[str]) -> None:
     for name in names:
         try:
             if name.endswith(".py"):
-                _import_file(Path(name).expanduser())
+                _import_file(Path(name))
             else:
                 importlib.import_module(name)
         except (AdapterError, RecipeError) as error:

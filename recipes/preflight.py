@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from adapters.strategy import prepare
 from distill.objectives import Pair
-from distill.students import kept_layers, spread
+from distill.students import cut, kept_layers, spread
 from recipes import assets
-from recipes.workspace import Workspace, load_tokenizer
+from recipes.workspace import Workspace, load_config, load_tokenizer
 
 
 def check_possible(work: Workspace) -> None:
@@ -17,10 +17,15 @@ def check_possible(work: Workspace) -> None:
         AdapterError: The strategy does not fit the backbone.
         DistillError: An objective cannot hold for this teacher and this student.
     """
+    recipe = work.recipe
     _ = work.rows, work.max_length
-    prepare(work.load(work.quantization), work.recipe.strategy)
+    for settings in (recipe.train, recipe.distill.train):
+        work.hardware.bf16_for(settings.precision, recipe.allow_fallback)
+    prepare(work.load(work.quantization), recipe.strategy)
     pair = student_pair(work)
-    for objective in work.recipe.distill.objectives:
+    if recipe.distill.student.layers is not None:
+        cut(work.load(), pair.layer_map)
+    for objective in recipe.distill.objectives:
         objective.parts(pair)
 
 
@@ -31,15 +36,13 @@ def student_pair(work: Workspace) -> Pair:
         RecipeError: The student's backbone cannot be used.
         DistillError: The teacher does not have the layers that the student is to keep.
     """
-    from transformers import AutoConfig
-
     wanted = work.recipe.distill.student
-    teacher = AutoConfig.from_pretrained(work.backbone.path, local_files_only=True)
+    teacher = load_config(work.backbone.path)
     if wanted.layers is not None:
         layers = kept_layers(wanted.layers, teacher.num_hidden_layers)
         return Pair(teacher.hidden_size, teacher.hidden_size, layers, same_tokens=True)
     asset = assets.resolve(str(wanted.model), "model", offline=work.offline)
-    student = AutoConfig.from_pretrained(asset.path, local_files_only=True)
+    student = load_config(asset.path)
     return Pair(
         student_width=student.hidden_size,
         teacher_width=teacher.hidden_size,

@@ -6,12 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recipes.workspace import SPLITS, Workspace, by_length
+from recipes.errors import RecipeError
+from recipes.workspace import SPLITS, Workspace, by_length, torch_call
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import nn
     from transformers import PreTrainedTokenizerBase
+
+
+#: The largest difference of a logit that saving and loading may make: rounding in sums.
+_RELOAD_TOLERANCE = 1e-4
 
 
 def answer_splits(
@@ -42,6 +47,37 @@ def measured(work: Workspace, name: str, logits: Mapping[str, np.ndarray]) -> di
         "metrics": scores["test"],
         "validation": scores["validation"],
     }
+
+
+def check_reload(
+    work: Workspace,
+    reloaded: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    expected: Mapping[str, np.ndarray],
+    what: str,
+) -> None:
+    """Compare a model that was read back from disk with the one that was written.
+
+    Args:
+        work: The run.
+        reloaded: The model that was read back.
+        tokenizer: Its tokenizer.
+        expected: Logits by split of the model that was written.
+        what: What was written and where, for the message.
+
+    Raises:
+        RecipeError: Their logits on the validation split differ.
+    """
+    import numpy as np
+
+    again = answer_splits(work, torch_call(reloaded), tokenizer, splits=("validation",))
+    largest = float(np.abs(again["validation"] - expected["validation"]).max())
+    if not largest <= _RELOAD_TOLERANCE:
+        raise RecipeError(
+            f"{what} answers differently after it was saved and reloaded: logits differ by "
+            f"{largest:.3g}. Something that a strategy or a model changes is not saved: make it a "
+            "parameter with requires_grad in prepare(), or choose another strategy or backbone."
+        )
 
 
 def agreement(

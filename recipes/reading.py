@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,10 +12,14 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from recipes.assets.asset import Kind
+from recipes.assets.uri import check_name
 from recipes.errors import RecipeError
 from recipes.faults import explain
 from recipes.plugins import load_plugins
 from recipes.recipe import Recipe
+from recipes.tasks import tasks
+from recipes.tasks.tables import read_table
 
 SHIPPED = Path(__file__).parent
 
@@ -97,8 +102,10 @@ def read_recipe(name: str, overrides: Sequence[str] = (), plugins: Sequence[str]
             settings that cannot go together.
     """
     tree = _read_tree(_find(name), ())
+    said: dict[str, Any] = {}
     for override in overrides:
-        tree = _merge(tree, _parse_override(override), ())
+        said = _laid_over(said, _parse_override(override))
+    tree = _merge(tree, said, ())
     listed = tree.get("plugins") or []
     if isinstance(listed, list):
         wanted = [_absolute(plugin) for plugin in (*listed, *plugins)]
@@ -106,7 +113,22 @@ def read_recipe(name: str, overrides: Sequence[str] = (), plugins: Sequence[str]
         load_plugins(tree["plugins"])
     for section, key in _PATHS:
         _make_absolute(tree, section, key)
-    return check(tree, where=name)
+    recipe = check(tree, where=name)
+    tasks.get(recipe.task)
+    for uri, kind in _named_assets(recipe):
+        check_name(uri, kind)
+    for file in (recipe.data.train, recipe.data.validation, recipe.data.test):
+        if file is not None and not Path(file).is_file():
+            read_table(Path(file))  # it says what is there instead
+    return recipe
+
+
+def _named_assets(recipe: Recipe) -> list[tuple[str, Kind]]:
+    """Return what the recipe names that has to be found somewhere."""
+    models = [recipe.backbone.model, recipe.distill.student.model]
+    named: list[tuple[str | None, Kind]] = [(name, "model") for name in models]
+    named.append((recipe.data.source, "data"))
+    return [(name, kind) for name, kind in named if name is not None]
 
 
 def check(tree: Mapping[str, Any], where: str) -> Recipe:
@@ -142,7 +164,7 @@ def _find(name: str) -> Path:
     shipped = shipped_recipes()
     if name in shipped:
         return shipped[name]
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))  # noqa: PTH111
     if path.suffix in (".yaml", ".yml") or path.parent != Path():
         if path.is_file():
             return path
@@ -184,7 +206,7 @@ def _merge(base: dict[str, Any], over: Mapping[str, Any], at: tuple[str, ...]) -
         if key in names:
             for dropped in (*names, *_COMPANIONS.get(at, ())):
                 merged.pop(dropped, None)
-    if "name" in over and over["name"] != merged.get("name"):
+    if at == ("strategy",) and over.get("name", merged.get("name")) != merged.get("name"):
         # Another strategy has other fields: those of the old one go with its name.
         merged = {}
     for key, value in over.items():
@@ -194,6 +216,18 @@ def _merge(base: dict[str, Any], over: Mapping[str, Any], at: tuple[str, ...]) -
             merged[key] = _merge(merged[key], value, (*at, str(key)))
         else:
             merged[key] = value
+    return merged
+
+
+def _laid_over(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Put one override's tree into the tree of all of them, in whatever order they were given."""
+    merged = dict(base)
+    for key, value in over.items():
+        known = merged.get(key)
+        if isinstance(value, Mapping) and isinstance(known, str):
+            known = {"name": known}
+        both = isinstance(value, Mapping) and isinstance(known, dict)
+        merged[key] = _laid_over(known, value) if both and known is not None else value
     return merged
 
 
@@ -207,9 +241,10 @@ def _make_absolute(tree: dict[str, Any], section: tuple[str, ...], key: str) -> 
 
 def _absolute(name: Any) -> Any:
     """Return a path as an absolute one, and any other name as it is."""
-    text = str(name)
-    is_path = text.startswith((".", "~", "/")) or Path(text).suffix in _FILES
-    return str(Path(text).expanduser().absolute()) if is_path else name
+    path = os.path.expanduser(str(name))  # noqa: PTH111  (leaves an unknown user's ~ as it is)
+    is_path = path.startswith((".", "/", "~")) or Path(path).suffix in _FILES
+    is_path = is_path or (os.sep in path and ":" not in path and Path(path).exists())
+    return str(Path(path).absolute()) if is_path else name
 
 
 def _parse_override(text: str) -> dict[str, Any]:

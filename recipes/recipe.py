@@ -21,6 +21,7 @@ from recipes.faults import explain
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 class Settings(BaseModel):
@@ -93,7 +94,7 @@ class DataSettings(Settings):
     label: str | None = None
     test_fraction: Fraction = 0.2
     validation_fraction: Fraction = 0.1
-    split_seed: int = 0
+    split_seed: Seed = 0
     overlap: Literal["remove", "refuse"] = "remove"
     invalid_rows: Literal["refuse", "drop"] = "refuse"
     max_characters: Positive = 100_000
@@ -256,7 +257,7 @@ class Recipe(Settings):
     distill: DistillSettings = DistillSettings()
     export: ExportSettings = ExportSettings()
     gate: GateSettings = GateSettings()
-    seed: int = 0
+    seed: Seed = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: Positive | None = None
     allow_fallback: bool = True

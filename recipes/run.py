@@ -8,17 +8,17 @@ from __future__ import annotations
 import argparse
 import errno
 import os
-import shutil
+import re
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from adapters.errors import AdapterError
 from distill.errors import DistillError
 from export.errors import ExportError
-from recipes.console import is_main, say
+from recipes.console import Parser, is_main, say
 from recipes.errors import RecipeError
 from recipes.reading import header, read_recipe, shipped_recipes
 from recipes.stages import STAGES
@@ -41,13 +41,6 @@ wrong; 1 anything else
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    """argparse, with the exit status that a wrong command has here."""
-
-    def error(self, message: str) -> NoReturn:
-        raise RecipeError(f"{message[0].upper()}{message[1:]}. See python -m recipes.run --help.")
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     try:
@@ -61,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("stopped; go on with --resume", file=sys.stderr)
         return 130
     except Exception as error:
-        message = _full_disk(error) or _denied(error)
+        message = _full_disk(error) or _out_of_reach(error)
         if message is None:
             raise
         print(f"error: {message}", file=sys.stderr)
@@ -69,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="python -m recipes.run",
         description="Fine-tune, merge, distil, export, quantize, prove and pack, by a recipe.",
         epilog=_EPILOG,
@@ -149,9 +142,9 @@ def _ship(work: Workspace, from_stage: str | None) -> int:
     if not is_main():
         return SHIPPED
     reasons = verdict(work)
-    write_report(work, reasons)
     print_ledger(work.ledger)
-    say(f"report      {work.folder / 'report.html'}")
+    write_report(work, reasons)
+    say(f"report: {work.folder / 'report.html'}")
     if reasons:
         print(f"The gate says no: {'; '.join(reasons)}. Everything is kept in {work.folder}.")
         return REFUSED
@@ -161,24 +154,35 @@ def _ship(work: Workspace, from_stage: str | None) -> int:
 
 def _full_disk(error: BaseException) -> str | None:
     """Return a message if the disk is full, however the library that noticed it put it."""
-    place = Path.cwd()
     seen: BaseException | None = error
     while seen is not None:
         number = getattr(seen, "errno", None)
-        if number in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(seen):
+        # PyTorch's writer only says that it stands at another place of the file than it should.
+        if number in (errno.ENOSPC, errno.EDQUOT) or re.search(
+            r"No space left|unexpected pos \d+ vs \d+|PytorchStreamWriter failed", str(seen)
+        ):
             return (
-                f"The disk is full: {seen}. Free some space and go on with --resume, or write to "
-                "another disk with --out. What was finished is kept."
+                f"The disk is full ({' '.join(str(seen).split())[:200]}). Free some space and go "
+                "on with --resume, or write to another disk with --out. What was finished is kept."
             )
         seen = seen.__cause__ or seen.__context__
-    if shutil.disk_usage(place).free < 1_000_000:
-        return f"The disk of {place} is full ({error}). Free some space and go on with --resume."
     return None
 
 
-def _denied(error: BaseException) -> str | None:
+def _out_of_reach(error: BaseException) -> str | None:
+    """Return a message for what the machine refuses: files, rights, memory."""
+    if isinstance(error, FileNotFoundError):
+        return (
+            f"{error.filename} is missing: it was removed from the run. Put it back, or do the "
+            "stage that makes it anew (--from STAGE)."
+        )
     if isinstance(error, PermissionError) or getattr(error, "errno", None) == errno.EROFS:
-        return f"Not allowed to write: {error}. Choose another folder with --out."
+        return f"Not allowed: {error}. Choose another folder with --out, or mend its rights."
+    if isinstance(error, MemoryError) or "out of memory" in str(error):
+        return (
+            f"Out of memory ({str(error).partition('. ')[0]}). Lower train.batch_size or "
+            "data.max_length, and go on with --resume or --from."
+        )
     return None
 
 

@@ -165,7 +165,7 @@ def fit(
     )
     callbacks: list[TrainerCallback] = [_Progress(title, settings.metric)]
     if settings.patience is not None:
-        callbacks.append(EarlyStoppingCallback(settings.patience))
+        callbacks.append(_Patience(settings.patience))
     trainer = _Trainer(
         model=module,
         args=arguments,
@@ -200,16 +200,19 @@ def last_checkpoint(folder: Path, processes: int = 1) -> str | None:
     """Return the newest checkpoint that was written to its end; None if there is none.
 
     The Trainer writes ``trainer_state.json`` last; a process that died on the way leaves a
-    checkpoint without it, or with half of it.
+    checkpoint without it, or with half of it. One whose best epoch is gone does not count either.
     """
     rng = ["rng_state.pth"] if processes == 1 else [f"rng_state_{i}.pth" for i in range(processes)]
     found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
     for path in reversed(found):
         try:
-            json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
+            state = json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
-        if all((path / name).exists() for name in [_WEIGHTS, "optimizer.pt", *rng]):
+        best = folder / Path(state.get("best_model_checkpoint") or path).name / _WEIGHTS
+        if best.exists() and all(
+            (path / name).exists() for name in [_WEIGHTS, "optimizer.pt", *rng]
+        ):
             return str(path)
     return None
 
@@ -225,6 +228,8 @@ class _Trainer(Trainer):  # type: ignore[misc, unused-ignore]
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         from safetensors.torch import save_file
 
+        if not self.args.should_save:
+            return
         folder = Path(output_dir or self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         state = {name: t.contiguous() for name, t in learned_state(self.model).items()}
@@ -240,6 +245,18 @@ class _Trainer(Trainer):  # type: ignore[misc, unused-ignore]
         from safetensors.torch import load_file
 
         load_learned_state(self.model, load_file(Path(folder) / _WEIGHTS))
+
+
+class _Patience(EarlyStoppingCallback):  # type: ignore[misc, unused-ignore]
+    """Early stopping that also holds for a training that is resumed after it had stopped.
+
+    The Trainer forgets at its start that a restored training was over.
+    """
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+        super().on_train_begin(args, state, control, **more)
+        if self.early_stopping_patience_counter >= self.early_stopping_patience:
+            control.should_training_stop = True
 
 
 class _Progress(TrainerCallback):  # type: ignore[misc, unused-ignore]

@@ -69,23 +69,21 @@ class Workspace:
 
     @cached_property
     def max_length(self) -> int:
-        """Length in tokens at which a text is cut.
+        """Length in tokens at which a text is cut, for teacher and student alike.
 
         Raises:
-            RecipeError: The recipe asks for more than the backbone can take.
+            RecipeError: The recipe asks for more than the backbone or the student can take.
         """
-        from transformers import AutoConfig
-
-        config = AutoConfig.from_pretrained(self.backbone.path, local_files_only=True)
-        positions = getattr(config, "max_position_embeddings", None) or _USUAL_LENGTH
-        # RoBERTa and its kin count positions from the padding id on.
-        offset = (config.pad_token_id or 0) + 1 if config.model_type in _OFFSET_POSITIONS else 0
-        limit = min(positions - offset, int(self.tokenizer.model_max_length))
-        wanted = self.recipe.data.max_length
+        folders = {self.recipe.backbone.model: self.backbone.path}
+        if name := self.recipe.distill.student.model:
+            folders[name] = assets.resolve(name, "model", offline=self.offline).path
+        limits = {name: _length_limit(path) for name, path in folders.items()}
+        tightest = min(limits, key=lambda name: limits[name])
+        wanted, limit = self.recipe.data.max_length, limits[tightest]
         if wanted is not None and wanted > limit:
             raise RecipeError(
-                f"data.max_length={wanted}, but {self.recipe.backbone.model} takes at most {limit} "
-                f"tokens. Set data.max_length={limit} or less, or choose another backbone."
+                f"data.max_length={wanted}, but {tightest} takes at most {limit} tokens. Set "
+                f"data.max_length={limit} or less, or choose another model."
             )
         return wanted or min(limit, _USUAL_LENGTH)
 
@@ -120,10 +118,8 @@ class Workspace:
         """Return what the recipe asks for and the machine does not have, a sentence each."""
         recipe, hardware = self.recipe, self.hardware
         missing = []
-        if recipe.train.precision != "float32" and not hardware.bf16:
+        if "bf16" in (recipe.train.precision, recipe.distill.train.precision) and not hardware.bf16:
             missing.append(f"{hardware.name} has no bfloat16 arithmetic: computed in float32")
-        if recipe.device == "auto" and hardware.device == "cpu":
-            missing.append("no CUDA device: trained on the processor")
         if self.quantization != recipe.backbone.quantization:
             missing.append(
                 f"bitsandbytes does not load: {recipe.backbone.quantization} left out, the "
@@ -154,7 +150,34 @@ class Workspace:
         (folder / f"{name}.json").write_text(json.dumps(list(history)), encoding="utf-8")
 
 
+#: Architectures that count positions from the padding id on.
 _OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "mpnet")
+
+
+def _length_limit(path: Path) -> int:
+    """Return how many tokens a model can take."""
+    config = load_config(path)
+    positions = getattr(config, "max_position_embeddings", None) or _USUAL_LENGTH
+    offset = (config.pad_token_id or 0) + 1 if config.model_type in _OFFSET_POSITIONS else 0
+    return min(positions - offset, int(load_tokenizer(path).model_max_length))
+
+
+def load_config(path: Path) -> Any:
+    """Load a model's configuration.
+
+    Raises:
+        RecipeError: transformers does not know the architecture, or the file is broken.
+    """
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(path, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        first = str(error).partition("\n")[0]
+        raise RecipeError(
+            f"The model in {path} cannot be used: {first} Check its config.json, or choose "
+            "another model."
+        ) from error
 
 
 def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:

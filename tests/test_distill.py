@@ -80,6 +80,22 @@ def test_cutting_keeps_embeddings_head_and_the_chosen_layers(
     assert torch.equal(load(tmp_path)(**inputs).logits, short(**inputs).logits)
 
 
+def test_cutting_takes_the_kinds_of_layers_along(tmp_path: Path) -> None:
+    folder = tiny.backbone(tmp_path / "whole", "modernbert")
+    teacher = load(folder)
+    student = cut(teacher, (0, 3))
+    assert student.config.layer_types == [teacher.config.layer_types[i] for i in (0, 3)]
+    student.save_pretrained(tmp_path / "cut")
+    inputs = tiny.batch(TEXTS[:3])
+    assert torch.allclose(load(tmp_path / "cut")(**inputs).logits, student(**inputs).logits)
+
+
+def test_an_architecture_without_a_list_of_layers_is_refused(tmp_path: Path) -> None:
+    teacher = load(tiny.backbone(tmp_path, "albert"))
+    with pytest.raises(DistillError, match=r"distill\.student\.model"):
+        cut(teacher, (0, 3))
+
+
 # Objectives
 
 

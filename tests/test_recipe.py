@@ -23,6 +23,14 @@ def test_every_shipped_recipe_reads_back_to_itself(name: str) -> None:
     assert check(again, "again") == recipe
 
 
+@pytest.fixture(autouse=True)
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work in a folder with the files that the recipes here name."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.csv", "t.csv", "v.csv"):
+        (tmp_path / name).touch()
+
+
 def test_numbers_and_words_are_what_they_look_like() -> None:
     recipe = read_recipe(
         "lora_cls", ["train.learning_rate=1e-4", "data.train=a.csv", "data.label=no", "seed=7"]
@@ -38,6 +46,13 @@ def test_a_file_takes_the_place_of_the_source() -> None:
     assert recipe.data.train == str(Path("a.csv").absolute())
     back = read_recipe("lora_cls", ["data.train=a.csv", "data.text=t", "data.source=trec"])
     assert (back.data.source, back.data.train, back.data.text) == ("trec", None, None)
+
+
+def test_overrides_mean_the_same_in_any_order() -> None:
+    words = ["data.text=t", "data.validation=v.csv", "data.train=a.csv", "strategy.rank=4"]
+    recipe = read_recipe("lora_cls", words)
+    assert recipe == read_recipe("lora_cls", words[::-1])
+    assert (recipe.data.text, recipe.data.validation) == ("t", str(Path("v.csv").absolute()))
 
 
 def test_another_strategy_does_not_inherit_the_fields_of_the_old_one() -> None:
@@ -76,6 +91,15 @@ def test_extends_lays_one_file_over_another(tmp_path: Path) -> None:
         ("strategy.name=full", "backbone.quantization=none"),
         ("data.test=t.csv", "go with train"),
         ("data.source=", "give either source"),
+        ("name=x", "unknown key 'name'"),
+        ("batch-size=3", "unknown key 'batch-size'"),
+        ("data.max-length=5", "did you mean 'max_length'"),
+        ("seed=-1", "seed=-1 should be greater"),
+        ("task=text_clasification", "Did you mean 'text_classification'"),
+        ("backbone.model=minilm-l7", "Did you mean 'minilm-l6'"),
+        ("backbone.model=trec", "is a data set"),
+        ("data.train=b.csv", "b.csv"),
+        ("data.train=~nobody/b.csv", "b.csv"),
         ("epochs", "is not an override"),
         ("=3", "is not an override"),
         ("data.text=[", "not readable"),

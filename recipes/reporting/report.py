@@ -17,7 +17,6 @@ from recipes.reporting.rendering import render, write_text
 from recipes.reporting.summary import Summary, accuracy, latency, margin, speed, summarize
 from recipes.reporting.table import ledger_cells
 from recipes.reporting.units import (
-    MINUS,
     duration,
     megabytes,
     milliseconds,
@@ -26,6 +25,7 @@ from recipes.reporting.units import (
     points,
     times,
 )
+from recipes.stages.quantize import gate_checks
 from recipes.tasks.wording import counted
 from recipes.workspace import Workspace
 
@@ -210,26 +210,15 @@ def _proven(work: Workspace) -> str:
 
 
 def _gate(work: Workspace) -> list[dict[str, Any]]:
-    """Return the gate's checks; none if nothing was quantized. See `stages.quantize.verdict`."""
-    if "student-int8" not in work.ledger:
-        return []
-    gate = work.recipe.gate
-    whole, small = work.ledger["student-onnx"], work.ledger["student-int8"]
-    drop = whole.validation["accuracy"] - small.validation["accuracy"]
-    agree = small.agreement["validation_labels"]
+    """Return the gate's checks in words; none if nothing was quantized."""
     return [
         {
-            "what": "accuracy lost",
-            "measured": f"{100 * drop:.2f} pt".replace("-", MINUS),
-            "allowed": f"at most {100 * gate.max_drop:.2f} pt",
-            "passed": drop <= gate.max_drop,
-        },
-        {
-            "what": "labels that agree",
-            "measured": percent(agree, 2),
-            "allowed": f"at least {percent(gate.min_label_agreement, 2)}",
-            "passed": agree >= gate.min_label_agreement,
-        },
+            "what": f"{check.what}: {check.where}",
+            "measured": percent(check.measured, 2),
+            "allowed": f"at {'most' if check.at_most else 'least'} {percent(check.allowed, 2)}",
+            "passed": check.passed,
+        }
+        for check in gate_checks(work)
     ]
 
 

@@ -27,6 +27,10 @@ class Stage:
     sections: tuple[str, ...]
     distributed: bool = False
 
+    def reads(self, key: str) -> bool:
+        """Tell whether this stage is the first to depend on a dotted key of the recipe."""
+        return any(key == part or key.startswith(f"{part}.") for part in self.sections)
+
     @property
     def run(self) -> Callable[[Workspace], None]:
         """The stage's function; what it imports is loaded only now."""

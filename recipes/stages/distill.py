@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distill.learner import Learner
@@ -17,7 +16,7 @@ from recipes.console import is_main, say
 from recipes.distributed import main_first
 from recipes.ledger import Row
 from recipes.preflight import student_pair
-from recipes.proof import agreement, answer_splits, count, learning, measured, size
+from recipes.proof import agreement, answer_splits, check_reload, count, learning, measured, size
 from recipes.training import fit, set_dropout
 from recipes.workspace import Workspace, load_tokenizer, torch_call
 
@@ -43,8 +42,9 @@ def run(work: Workspace) -> None:
         path = assets.resolve(str(settings.student.model), "model", offline=work.offline).path
         tokenizer = load_tokenizer(path)
         student, alone = work.load(path=path), work.load(path=path)
-    learner = Learner(student, settings.objectives, _signals(work, teacher, pair), pair)
-    _learn(work, "student", learner, tokenizer, settings.objectives)
+    if "student" not in work.ledger:
+        learner = Learner(student, settings.objectives, _signals(work, teacher, pair), pair)
+        _learn(work, "student", learner, tokenizer, settings.objectives)
     if is_main():
         shutil.rmtree(work.folder / "signals", ignore_errors=True)
     labels_only: Sequence[Objective] = (CrossEntropy(),)
@@ -80,7 +80,8 @@ def _learn(
 ) -> None:
     """Train one student, save it, reload it, and write its row; a finished one is left alone."""
     folder = work.folder / name
-    if name in work.ledger:
+    if name in work.ledger:  # finished before the run was cut off
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         return
     start = time.perf_counter()
     student, recipe = learner.student, work.recipe
@@ -107,8 +108,9 @@ def _learn(
     student.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     work.save_history(name, history)
+    logits = answer_splits(work, torch_call(student), tokenizer)
     again = work.load(path=folder)
-    logits = answer_splits(work, torch_call(again), tokenizer)
+    check_reload(work, again, tokenizer, logits, f"The model in {folder}")
     taught = ", ".join(f"{type(o).__name__} × {o.weight:g}" for o in objectives)
     row = Row(
         stage="distill",
@@ -123,11 +125,7 @@ def _learn(
         notes=[f"learnt from {taught}", *work.missing_capabilities()],
         **measured(work, name, logits),
     )
-    _drop_checkpoints(folder)
     work.ledger.put(row)
-
-
-def _drop_checkpoints(folder: Path) -> None:
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
 

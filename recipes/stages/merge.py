@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from adapters.merge import MergeInto, merge_adapter
 from recipes.ledger import Row
-from recipes.proof import agreement, answer_splits, count, measured, size
+from recipes.proof import agreement, answer_splits, check_reload, count, measured, size
 from recipes.workspace import Workspace, torch_call
 
 if TYPE_CHECKING:
@@ -24,8 +24,9 @@ def run(work: Workspace) -> None:
     model = _merged(work, into)
     model.save_pretrained(folder)
     work.tokenizer.save_pretrained(folder)
+    logits = answer_splits(work, torch_call(model), work.tokenizer)
     again = work.load(path=folder)
-    logits = answer_splits(work, torch_call(again), work.tokenizer)
+    check_reload(work, again, work.tokenizer, logits, f"The merged model in {folder}")
     notes = [_drift(work, into, logits)]
     if work.quantization != "none":
         other: MergeInto = "dequantized" if into == "original" else "original"

@@ -100,6 +100,6 @@ class Task(ABC):
         """Return what the edge runtime has to repeat to make the model's inputs of a text."""
 
 
-tasks: Registry[type[Task]] = Registry("task", group="potstill.tasks")
+tasks: Registry[type[Task]] = Registry("task", group="potstill.tasks", base=Task)
 
 from recipes.tasks import text_classification  # noqa: E402, F401  (registers itself)

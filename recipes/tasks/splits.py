@@ -80,6 +80,11 @@ def split(
     if "all" in frames:
         frames = {"train": frames["all"]}
         log.called["train"] = log.called["all"]
+    if "train" not in frames:
+        raise RecipeError(
+            f"There are no rows to learn from, only {listed(log.called[name] for name in frames)}. "
+            "Name a data set with a train split, or files with data.train."
+        )
     parts = {name: _unique(frame, name, log) for name, frame in frames.items()}
     for kept, other in (("test", "train"), ("test", "validation"), ("validation", "train")):
         if kept in parts and other in parts:

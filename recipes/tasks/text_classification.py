@@ -152,7 +152,7 @@ def _frames(
         frames = {key: frame for key, frame in assets.rows(asset).items() if key in known}
         return frames, {key: f"{settings.source} ({key})" for key in frames}, facts
     files = {"train": settings.train, "validation": settings.validation, "test": settings.test}
-    paths = {key: Path(name).expanduser() for key, name in files.items() if name is not None}
+    paths = {key: Path(name) for key, name in files.items() if name is not None}
     frames = {key: read_table(path) for key, path in paths.items()}
     facts = {"license": "unknown", "source": ", ".join(path.name for path in paths.values())}
     return frames, {key: path.name for key, path in paths.items()}, facts
