@@ -23,6 +23,7 @@ from transformers import (
     PrinterCallback,
     Trainer,
     TrainerCallback,
+    TrainerState,
     TrainingArguments,
 )
 
@@ -165,7 +166,7 @@ def fit(
     )
     callbacks: list[TrainerCallback] = [_Progress(title, settings.metric)]
     if settings.patience is not None:
-        callbacks.append(_Patience(settings.patience))
+        callbacks.append(EarlyStoppingCallback(settings.patience))
     trainer = _Trainer(
         model=module,
         args=arguments,
@@ -176,7 +177,9 @@ def fit(
         callbacks=callbacks,
     )
     trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=last_checkpoint(folder, arguments.world_size))
+    checkpoint = last_checkpoint(folder, arguments.world_size)
+    if checkpoint is None or not trainer.take_up_stopped(Path(checkpoint)):
+        trainer.train(resume_from_checkpoint=checkpoint)
     return [
         {key: value for key, value in entry.items() if key != "step"}
         for entry in trainer.state.log_history
@@ -220,6 +223,23 @@ def last_checkpoint(folder: Path, processes: int = 1) -> str | None:
 class _Trainer(Trainer):  # type: ignore[misc, unused-ignore]
     """The Trainer, with checkpoints of what learns and batches bucketed by length."""
 
+    def take_up_stopped(self, checkpoint: Path) -> bool:
+        """Load the best epoch if the training of a checkpoint had stopped early.
+
+        The Trainer forgets at its start that a restored training was over, and would go on.
+        """
+        state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+        control = state.stateful_callbacks.get("TrainerControl", {}).get("args", {})
+        if not control.get("should_training_stop"):
+            return False
+        self.state = state
+        # The run's folder may have been moved since.
+        state.best_model_checkpoint = str(
+            checkpoint.parent / Path(str(state.best_model_checkpoint)).name
+        )
+        self._load_best_model()
+        return True
+
     def _get_train_sampler(self, train_dataset: Any = None) -> LengthBuckets:
         rows = self.train_dataset if train_dataset is None else train_dataset
         lengths = [len(row["input_ids"]) for row in rows]
@@ -245,18 +265,6 @@ class _Trainer(Trainer):  # type: ignore[misc, unused-ignore]
         from safetensors.torch import load_file
 
         load_learned_state(self.model, load_file(Path(folder) / _WEIGHTS))
-
-
-class _Patience(EarlyStoppingCallback):  # type: ignore[misc, unused-ignore]
-    """Early stopping that also holds for a training that is resumed after it had stopped.
-
-    The Trainer forgets at its start that a restored training was over.
-    """
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:
-        super().on_train_begin(args, state, control, **more)
-        if self.early_stopping_patience_counter >= self.early_stopping_patience:
-            control.should_training_stop = True
 
 
 class _Progress(TrainerCallback):  # type: ignore[misc, unused-ignore]

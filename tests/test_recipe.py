@@ -44,8 +44,8 @@ def test_a_file_takes_the_place_of_the_source() -> None:
     recipe = read_recipe("lora_cls", ["data.train=a.csv", "data.text=t"])
     assert (recipe.data.source, recipe.data.text) == (None, "t")
     assert recipe.data.train == str(Path("a.csv").absolute())
-    back = read_recipe("lora_cls", ["data.train=a.csv", "data.text=t", "data.source=trec"])
-    assert (back.data.source, back.data.train, back.data.text) == ("trec", None, None)
+    with pytest.raises(RecipeError, match="give either source"):
+        read_recipe("lora_cls", ["data.train=a.csv", "data.source=trec"])
 
 
 def test_overrides_mean_the_same_in_any_order() -> None:
