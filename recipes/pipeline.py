@@ -124,8 +124,8 @@ def _begin(work: Workspace, from_stage: str | None) -> None:
     if from_stage:
         _rewind(folder, from_stage)
         write_json(folder / PROGRESS, {**_progress(folder), **facts})
-        write_json(folder / "environment.json", describe(work))
         _write_recipe(work.recipe, folder)
+    write_json(folder / "environment.json", describe(work))  # of the machine that goes on
 
 
 def _write_recipe(recipe: Recipe, folder: Path) -> None:

@@ -174,7 +174,6 @@ def _proofs(work: Workspace) -> list[dict[str, Any]]:
 
 def _proof(row: Row) -> dict[str, Any]:
     found = row.agreement
-    worst = [note.partition("worst at ")[2] for note in row.notes if "worst at " in note]
     shares = ("labels", "max_probability_shift", "batches_labels")
     cells = [
         ("" if key not in found else percent(found[key], 2))
@@ -189,7 +188,12 @@ def _proof(row: Row) -> dict[str, Any]:
             "batches_max_logit_difference",
         )
     ]
-    return {"name": row.name, "other": found["with"], "cells": cells, "worst": " ".join(worst)}
+    return {
+        "name": row.name,
+        "other": found["with"],
+        "cells": cells,
+        "worst": found.get("batches_worst", ""),
+    }
 
 
 def _small(value: float) -> str:

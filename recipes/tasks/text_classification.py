@@ -41,6 +41,9 @@ class TextClassification(Task):
                 settings.label or ("label" if known else None),
                 names[key],
             )
+            if key not in ("all", "train") and frame[label].isna().all():
+                notes.append(f"{names[key]} has no labels and is left out")
+                continue
             cleaned[key], dropped = clean(
                 frame, text, label, names[key], settings.invalid_rows, settings.max_characters
             )
