@@ -63,6 +63,11 @@ class Bench:
         hardware = inspect_hardware(recipe.device, recipe.threads)
         return Workspace(recipe, folder, hardware, offline=True)
 
+    def untrained(self, recipe: Recipe, stage: str) -> None:
+        """Run a stage in a folder where nothing has been done."""
+        work = self.work(recipe, self.folder / "untrained")
+        next(s for s in STAGES if s.name == stage).run(work)
+
     def after(self, recipe: Recipe, *stages: str) -> Workspace:
         """Run some stages on a copy of the fine-tuned run."""
         copy = self.folder / "copy"
@@ -143,10 +148,9 @@ def dropout(bench: Bench, recipe: Recipe) -> Any:
                 raise StopError
 
             patch.setattr(f"{module}.fit", record)
+            start = bench.untrained if name == "finetune" else bench.after
             with pytest.raises(StopError):
-                if name == "finetune":
-                    STAGES[1].run(bench.work(recipe, bench.folder / "untrained"))
-                bench.after(recipe, name)
+                start(recipe, name)
     return seen
 
 
