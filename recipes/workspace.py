@@ -97,8 +97,15 @@ class Workspace:
     def load(
         self, quantization: Quantization = "none", path: Path | None = None
     ) -> PreTrainedModel:
-        """Load the backbone, or the model of another folder, with a head for the data's labels."""
+        """Load the backbone, or the model of another folder, with a head for the data's labels.
+
+        Raises:
+            FileNotFoundError: An earlier stage's model was removed from the run.
+            AdapterError: The model does not load.
+        """
         recipe = self.recipe
+        if path is not None:
+            (path / "config.json").stat()
         return load_backbone(
             path or self.backbone.path,
             self.rows.labels,

@@ -58,14 +58,8 @@ def test_the_file_answers_as_the_model_for_any_batch_length_and_padding(
     assert [node.name for node in graph.graph.input] == ["input_ids", "attention_mask"]
     assert [node.name for node in graph.graph.output] == ["logits"]
     assert {entry.key: entry.value for entry in graph.metadata_props}["labels"] == "[1]"
-
-
-def test_fusing_makes_the_graph_smaller(tiny_backbone: Make, tmp_path: Path) -> None:
-    sizes = {}
-    for optimize in ("none", "full"):
-        exported(tiny_backbone("bert"), tmp_path / f"{optimize}.onnx", optimize)
-        sizes[optimize] = len(onnx.load(tmp_path / f"{optimize}.onnx").graph.node)
-    assert sizes["full"] < 0.8 * sizes["none"]
+    fused = {node.op_type for node in graph.graph.node} & {"BiasGelu", "SkipLayerNormalization"}
+    assert bool(fused) == (optimize == "full")
 
 
 def test_int8_is_smaller_and_close(tiny_backbone: Make, tmp_path: Path) -> None:
