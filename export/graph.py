@@ -69,6 +69,7 @@ def export_onnx(
     graph = program.model_proto
     if optimize == "full":
         graph = _fuse(graph, model)
+    _forget_the_source(graph)
     _name_free_axes(graph)
     for key, value in (metadata or {}).items():
         graph.metadata_props.add(key=key, value=value)
@@ -96,6 +97,18 @@ def _fuse(graph: Any, model: nn.Module) -> Any:
     if all(opset.domain != "com.microsoft" for opset in graph.opset_import):
         graph.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
     return graph
+
+
+def _forget_the_source(graph: Any) -> None:
+    """Drop what the exporter notes beside each operator: source lines with this machine's paths.
+
+    They have no place in a file that is shipped, and two runs of one recipe could not be equal.
+    """
+    inside = graph.graph
+    entries = [*inside.node, *inside.input, *inside.output, *inside.value_info, *inside.initializer]
+    for entry in [graph, inside, *entries]:
+        del entry.metadata_props[:]
+        entry.doc_string = ""
 
 
 def _name_free_axes(graph: Any) -> None:

@@ -58,6 +58,9 @@ def test_the_file_answers_as_the_model_for_any_batch_length_and_padding(
     assert [node.name for node in graph.graph.input] == ["input_ids", "attention_mask"]
     assert [node.name for node in graph.graph.output] == ["logits"]
     assert {entry.key: entry.value for entry in graph.metadata_props}["labels"] == "[1]"
+    raw = path.read_bytes()
+    assert b"site-packages" not in raw
+    assert b".py" not in raw
     fused = {node.op_type for node in graph.graph.node} & {"BiasGelu", "SkipLayerNormalization"}
     assert bool(fused) == (optimize == "full")
 
