@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from distill.errors import DistillError
-from distill.objectives import Objective, Outputs, Pair
+from distill.objectives import Objective, Outputs, Pair, needed
 from distill.signals import Signals, TeacherSignals
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Learner(nn.Module):
         self.student = student
         self.objectives = tuple(objectives)
         self.teacher = teacher
-        self.needs = frozenset().union(*(objective.needs for objective in objectives))
+        self.needs = needed(objectives)
         if self.needs and teacher is None:
             raise DistillError(
                 f"The objectives need a teacher's {', '.join(sorted(self.needs))}, "

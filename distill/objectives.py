@@ -96,6 +96,11 @@ objectives: Registry[type[Objective]] = Registry(
 )
 
 
+def needed(terms: Sequence[Objective]) -> frozenset[Need]:
+    """Return what some objectives together need of a teacher; empty if they need none."""
+    return frozenset[Need]().union(*(term.needs for term in terms))
+
+
 @objectives.register("ce")
 class CrossEntropy(Objective):
     """Cross-entropy with the labels: what a student without a teacher learns from."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from distill.learner import Learner
-from distill.objectives import CrossEntropy, Objective, Pair
+from distill.objectives import CrossEntropy, Objective, Pair, needed
 from distill.signals import CachedTeacher, LiveTeacher, TeacherSignals
 from distill.students import cut
 from recipes import assets
@@ -54,7 +54,7 @@ def run(work: Workspace) -> None:
 def _signals(work: Workspace, teacher: PreTrainedModel, pair: Pair) -> TeacherSignals | None:
     """Return where the teacher's answers come from; None if no objective wants any."""
     settings = work.recipe.distill
-    needs = frozenset().union(*(objective.needs for objective in settings.objectives))
+    needs = needed(settings.objectives)
     if not needs:
         return None
     live = LiveTeacher(
