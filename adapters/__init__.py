@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from adapters import full, head, lora
 from adapters.errors import AdapterError
 from adapters.registry import Registry, RegistryError
-from adapters.strategy import Strategy, strategies
+from adapters.strategy import AnyStrategy, Strategy, strategies
+
+from adapters import builtin  # isort: skip  (registers the strategies that come with the project)
 
 __all__ = [
     "AdapterError",
+    "AnyStrategy",
     "Registry",
     "RegistryError",
     "Strategy",
-    "full",
-    "head",
-    "lora",
+    "builtin",
     "strategies",
 ]

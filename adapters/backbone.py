@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from adapters.errors import AdapterError
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
     from transformers import PreTrainedModel
 
 Quantization = Literal["nf4", "int8", "none"]
@@ -81,7 +83,28 @@ def load_backbone(
             "Check that it is an encoder that transformers supports and that its files are whole."
         ) from error
     model.potstill_head = head
+    _put_back_layers(model, path, device)
     return model.eval()
+
+
+def _put_back_layers(model: PreTrainedModel, path: Path, device: str) -> None:
+    """Add the layers that the strategy of a finished model left in it, with their weights."""
+    from safetensors.torch import load_file
+
+    from adapters.strategy import Strategy, strategies
+
+    made_by = getattr(model.config, "potstill_strategy", None)
+    if made_by is None:
+        return
+    fields = {key: value for key, value in made_by.items() if key != "name"}
+    strategy: Strategy = strategies.get(made_by["name"]).model_validate(fields)
+    strategy.prepare(model)
+    own = dict(model.named_parameters())
+    for file in sorted(path.glob("*.safetensors")):
+        for name, tensor in load_file(file).items():
+            if name in own and own[name].is_floating_point():
+                own[name].data.copy_(tensor)
+    model.to(device)
 
 
 def head_modules(model: PreTrainedModel) -> list[str]:
@@ -104,13 +127,11 @@ def linear_layers(model: PreTrainedModel, endings: Iterable[str] = ()) -> list[s
     Raises:
         AdapterError: No layer is left.
     """
-    from torch import nn
-
     head = tuple(head_modules(model))
     layers = [
         name
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and not _inside(name, head)
+        if is_linear(module) and not _inside(name, head)
     ]
     wanted = tuple(endings)
     chosen = [n for n in layers if not wanted or any(f".{n}".endswith(f".{e}") for e in wanted)]
@@ -121,6 +142,148 @@ def linear_layers(model: PreTrainedModel, endings: Iterable[str] = ()) -> list[s
             f"It has: {', '.join(there)}. Name some of these in strategy.targets, or leave it out."
         )
     return chosen
+
+
+def is_linear(module: nn.Module) -> bool:
+    """Tell whether a module is a linear layer: torch's, a quantized one, or GPT-2's own."""
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
+    return isinstance(module, (nn.Linear, Conv1D))
+
+
+def linear_shape(layer: nn.Module) -> tuple[int, int]:
+    """Return how many values a linear layer takes and gives."""
+    if hasattr(layer, "in_features"):
+        return int(layer.in_features), int(layer.out_features)  # type: ignore[arg-type]
+    return int(layer.nx), int(layer.nf)  # type: ignore[arg-type]
+
+
+def encoder_layers(model: PreTrainedModel) -> dict[str, nn.Module]:
+    """Return the encoder's layers, first to last, by the names they have in the model.
+
+    Raises:
+        AdapterError: The architecture keeps no list of its layers.
+    """
+    from torch import nn
+
+    count = model.config.num_hidden_layers
+    for name, module in model.named_modules():
+        if isinstance(module, nn.ModuleList) and len(module) == count:
+            return {f"{name}.{place}": layer for place, layer in enumerate(module)}
+    raise AdapterError(
+        f"{type(model).__name__} keeps no list of its {count} layers. Choose a strategy that does "
+        "not go by layers, such as lora."
+    )
+
+
+@dataclass(frozen=True)
+class Part:
+    """The linear layers of one encoder layer, by their full names.
+
+    Attributes:
+        attention: All layers of the attention, in their order.
+        feed_forward_start: The first layer of the feed-forward part.
+        feed_forward_end: The last one.
+    """
+
+    attention: tuple[str, ...]
+    feed_forward_start: str
+    feed_forward_end: str
+
+    @property
+    def attention_end(self) -> str:
+        """The layer whose output the attention adds to the residual stream."""
+        return self.attention[-1]
+
+
+def encoder_parts(model: PreTrainedModel) -> list[Part]:
+    """Return each encoder layer's linear layers, told apart by order and width.
+
+    Two of them give the width of the residual stream last: the one that ends the attention and the
+    one that ends the feed-forward part.
+
+    Raises:
+        AdapterError: The architecture's layers are not made of these two parts.
+    """
+    width = model.config.hidden_size
+    parts = []
+    for name, layer in encoder_layers(model).items():
+        inside = [(f"{name}.{n}", m) for n, m in layer.named_modules() if is_linear(m)]
+        wide = [i for i, (_, linear) in enumerate(inside) if linear_shape(linear)[1] == width]
+        if len(wide) < 2 or wide[-1] - wide[-2] < 2:
+            raise AdapterError(
+                f"The layer {name} of {type(model).__name__} is not made of attention and a "
+                "feed-forward part after it. Choose a strategy that does not need to tell them "
+                "apart, such as lora."
+            )
+        names = [n for n, _ in inside]
+        last = wide[-2]
+        parts.append(Part(tuple(names[: last + 1]), names[last + 1], names[wide[-1]]))
+    return parts
+
+
+def depths(model: nn.Module) -> dict[str, int]:
+    """Return how far from the input each parameter is: embeddings 0, layer i i + 1, the head most.
+
+    Args:
+        model: The backbone, or what a strategy's `prepare` made of it.
+    """
+    plain = unwrapped(model)
+    layers = list(encoder_layers(plain))
+    top, found, seen = len(layers) + 1, {}, False
+    head = {id(p) for n in head_modules(plain) for p in plain.get_submodule(n).parameters()}
+    for name, weight in model.named_parameters():
+        here = next((i for i, n in enumerate(layers) if f".{n}." in f".{name}"), None)
+        seen = seen or here is not None
+        # What comes after the layers, such as a last norm, goes with the last of them.
+        inner = here + 1 if here is not None else (len(layers) if seen else 0)
+        found[name] = top if id(weight) in head else inner
+    return found
+
+
+def unwrapped(model: Any) -> PreTrainedModel:
+    """Return the transformers model inside what a strategy's `prepare` has returned."""
+    plain: PreTrainedModel = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return plain
+
+
+def in_head(model: PreTrainedModel, name: str) -> bool:
+    """Tell whether a parameter belongs to the head."""
+    return _inside(name, head_modules(model))
+
+
+def dequantize_layers(model: PreTrainedModel, names: Iterable[str]) -> None:
+    """Turn quantized linear layers into float ones that can learn; float ones stay as they are.
+
+    Args:
+        model: The backbone; changed in place.
+        names: Layers, from `linear_layers`.
+    """
+    from torch import nn
+
+    for name in names:
+        layer = model.get_submodule(name)
+        weight = float_weight(layer)
+        if weight is layer.weight:
+            continue
+        outputs, inputs = weight.shape
+        plain = nn.Linear(inputs, outputs, bias=layer.bias is not None, device=weight.device)
+        plain.weight.data = weight
+        if layer.bias is not None:
+            plain.bias = layer.bias
+        model.set_submodule(name, plain.requires_grad_(False))
+
+
+def float_weight(layer: nn.Module) -> Tensor:
+    """Return a linear layer's weight in float32, dequantized if it has to be."""
+    import torch
+    from peft.utils.integrations import dequantize_bnb_weight
+
+    weight: Tensor = layer.weight  # type: ignore[assignment]
+    if weight.is_floating_point():
+        return weight
+    return dequantize_bnb_weight(weight, state=getattr(layer, "state", None)).to(torch.float32)  # type: ignore[no-any-return]
 
 
 def _head_names(model: PreTrainedModel, fresh: Iterable[str]) -> list[str]:

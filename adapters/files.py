@@ -1,40 +1,109 @@
-"""An adapter on disk: what was learnt, the strategy that learnt it, the labels it speaks of."""
+"""An adapter on disk: what was learnt, the strategy that learnt it, the labels it speaks of.
+
+Where peft implements the strategy the folder is one of peft's own, head included, and plain peft
+loads it: ``PeftModel.from_pretrained(model, folder)``.
+"""
 
 from __future__ import annotations
 
+import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from adapters.backbone import head_modules
 from adapters.errors import AdapterError
-from adapters.strategy import Strategy, learned_state, load_learned_state, prepare, strategies
+from adapters.strategy import Strategy, copy_state, learned_state, prepare, strategies
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
     from transformers import PreTrainedModel
 
-WEIGHTS = "adapter.safetensors"
+WEIGHTS = "adapter_model.safetensors"
 FACTS = "adapter.json"
+MEMORY = "memory.safetensors"
 
 
-def save_adapter(folder: Path, model: nn.Module, strategy: Strategy, labels: Sequence[str]) -> None:
+def adapter_state(model: nn.Module) -> dict[str, Tensor]:
+    """Return all that an adapter consists of, by the names that its file has.
+
+    These are the parameters that learn, the head's among them, and whatever the strategy brought
+    along that does not learn, such as random projections. The tensors share their memory with the
+    model's.
+
+    Args:
+        model: From `adapters.strategy.prepare`.
+    """
+    from peft import PeftModel, get_peft_model_state_dict
+
+    learned = learned_state(model)
+    if not isinstance(model, PeftModel):
+        added: Any = model.potstill_added
+        return {**learned, **{name: _tensor(model, name) for name in added}}
+    state: dict[str, Tensor] = get_peft_model_state_dict(model, save_embedding_layers=False)
+    covered = {tensor.data_ptr() for tensor in state.values()}
+    return {**state, **{n: t for n, t in learned.items() if t.data_ptr() not in covered}}
+
+
+def save_adapter(
+    folder: Path,
+    model: nn.Module,
+    strategy: Strategy,
+    labels: Sequence[str],
+    memory: Mapping[str, Tensor] | None = None,
+) -> None:
     """Write what the model has learnt, the head included, with the strategy and the labels.
 
     Args:
-        folder: Where ``adapter.safetensors`` and ``adapter.json`` go; made if it is not there.
+        folder: Where ``adapter_model.safetensors`` and ``adapter.json`` go, and peft's
+            ``adapter_config.json`` where peft has the method; made if it is not there.
         model: A model from `adapters.strategy.prepare`, trained.
         strategy: The strategy that prepared it.
         labels: Label names in the order of their ids.
+        memory: What the strategy remembers of earlier tasks, as `prepare` was given it.
     """
+    from peft import PeftModel
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    state = {name: tensor.contiguous().cpu() for name, tensor in learned_state(model).items()}
-    save_file(state, folder / WEIGHTS)
-    name = strategies.name_of(type(strategy))
-    facts = {"strategy": {"name": name, **strategy.model_dump(mode="json")}, "labels": list(labels)}
-    (folder / FACTS).write_text(json.dumps(facts, indent=2, ensure_ascii=False), encoding="utf-8")
+    save_file(_on_disk(adapter_state(model)), folder / WEIGHTS)
+    if memory:
+        save_file(_on_disk(memory), folder / MEMORY)
+    if isinstance(model, PeftModel):
+        _peft_config(model).save_pretrained(str(folder))
+    facts = {"strategy": strategies.plain(strategy), "labels": list(labels)}
+    # Last, and at once: where it is, the adapter is whole.
+    partial = folder / f".{FACTS}.partial"
+    partial.write_text(json.dumps(facts, indent=2, ensure_ascii=False), encoding="utf-8")
+    partial.replace(folder / FACTS)
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    """Return the ``strategy`` and the ``labels`` of a saved adapter, as plain data.
+
+    Raises:
+        AdapterError: There is no adapter, or its file is broken.
+    """
+    try:
+        facts: dict[str, Any] = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+        return {"strategy": dict(facts["strategy"]), "labels": list(facts["labels"])}
+    except FileNotFoundError as error:
+        raise AdapterError(
+            f"There is no adapter in {folder}: {FACTS} is missing. Name the folder that "
+            "fine-tuning wrote, such as runs/lora_cls/teacher."
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise AdapterError(
+            f"{folder / FACTS} is damaged ({error}). Train the adapter anew."
+        ) from error
+
+
+def read_memory(folder: Path) -> dict[str, Tensor]:
+    """Return what the strategy of a saved adapter remembers of earlier tasks; empty for nothing."""
+    from safetensors.torch import load_file
+
+    return load_file(folder / MEMORY) if (folder / MEMORY).exists() else {}
 
 
 def load_adapter(
@@ -56,18 +125,68 @@ def load_adapter(
     """
     from safetensors.torch import load_file
 
-    facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+    facts = read_facts(folder)
     if facts["labels"] != list(labels):
         raise AdapterError(
             f"The adapter in {folder} was trained for the labels {facts['labels']}, the data now "
             f"have {list(labels)}. Train it anew, or bring back the data it was trained on."
         )
-    name = strategies.name_of(type(strategy))
-    if facts["strategy"] != {"name": name, **strategy.model_dump(mode="json")}:
+    if facts["strategy"] != strategies.plain(strategy):
         raise AdapterError(
             f"The adapter in {folder} was trained with {facts['strategy']}, the recipe now says "
-            f"{name} {strategy!r}. Train it anew, or bring back the old strategy."
+            f"{strategies.plain(strategy)}. Train it anew, or bring back the old strategy."
         )
-    prepared = prepare(model, strategy)
-    load_learned_state(prepared, load_file(folder / WEIGHTS))
+    prepared = prepare(model, strategy, read_memory(folder))
+    copy_state(adapter_state(prepared), load_file(folder / WEIGHTS))
     return prepared.eval()
+
+
+def continue_adapter(
+    folder: Path, model: PreTrainedModel, strategy: Strategy, memory: Mapping[str, Tensor]
+) -> nn.Module:
+    """Prepare a backbone for the task after the one that a saved adapter has learnt.
+
+    Args:
+        folder: What `save_adapter` wrote after the last task.
+        model: The backbone, with a head for the labels of that task and any new ones after them.
+        strategy: The strategy of both tasks.
+        memory: What the strategy remembers of all tasks so far.
+
+    Returns:
+        The prepared model, with the head of the last task, and with its other learnt weights too
+        unless the strategy starts afresh.
+
+    Raises:
+        AdapterError: The adapter belongs to another backbone or strategy.
+    """
+    from safetensors.torch import load_file
+
+    head = {id(p) for n in head_modules(model) for p in model.get_submodule(n).parameters()}
+    prepared = prepare(model, strategy, memory)
+    targets, state = adapter_state(prepared), load_file(folder / WEIGHTS)
+    if strategy.fresh_for_each_task:
+        kept = {name for name, p in prepared.named_parameters() if id(p) in head}
+        targets = {name: tensor for name, tensor in targets.items() if name in kept}
+        state = {name: tensor for name, tensor in state.items() if name in kept}
+    copy_state(targets, state, extend=True)
+    return prepared
+
+
+def _on_disk(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    # Cloned: safetensors refuses tensors that share their memory.
+    return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}
+
+
+def _tensor(model: nn.Module, name: str) -> Tensor:
+    owner, _, last = name.rpartition(".")
+    return getattr(model.get_submodule(owner), last).detach()  # type: ignore[no-any-return]
+
+
+def _peft_config(model: Any) -> Any:
+    """Return peft's configuration as plain peft needs it to load adapter and head."""
+    config = copy.copy(model.peft_config["default"])
+    config.inference_mode = True
+    config.modules_to_save = head_modules(model.get_base_model())
+    # The path on this machine would mean nothing elsewhere.
+    config.base_model_name_or_path = None
+    return config

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from adapters.backbone import Quantization
 from adapters.files import load_adapter
-from adapters.strategy import Strategy
+from adapters.strategy import Strategy, finish
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -53,5 +53,4 @@ def merge_adapter(
         model.potstill_head = head
     else:
         model = load("none")
-    merged = strategy.finish(load_adapter(folder, model, strategy, labels))
-    return merged.eval()  # type: ignore[no-any-return, unused-ignore]
+    return finish(load_adapter(folder, model, strategy, labels), strategy)

@@ -5,10 +5,14 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import entry_points
 from typing import Any, Generic, TypeVar
 
+from pydantic import BeforeValidator, PlainSerializer, ValidationError
+
 from adapters.errors import AdapterError
+from adapters.faults import explain
 
 T = TypeVar("T", bound=type[Any])
 
@@ -84,13 +88,36 @@ class Registry(Generic[T]):
         Raises:
             RegistryError: It is not registered.
         """
-        for name, known in self._entries.items():
-            if known is cls:
-                return name
+        for name in self.loaded(cls):
+            return name
         raise RegistryError(
             f"The {self.kind} {cls.__qualname__} is not registered; decorate the class with "
             f"@register({cls.__name__.lower()!r})."
         )
+
+    def loaded(self, cls: type) -> list[str]:
+        """Return the names under which ``cls`` is registered, none if it is not."""
+        return [name for name, known in self._entries.items() if known is cls]
+
+    @contextmanager
+    def known(self, cls: T) -> Iterator[None]:
+        """Let a class that nobody has registered have a name for a while: its own."""
+        if self.loaded(cls):
+            yield
+            return
+        self._entries[cls.__qualname__] = cls
+        try:
+            yield
+        finally:
+            del self._entries[cls.__qualname__]
+
+    def plain(self, instance: Any) -> dict[str, Any]:
+        """Return an instance of an entry as plain data, from which `by_name` makes it again.
+
+        Raises:
+            RegistryError: Its class is not registered.
+        """
+        return {"name": self.name_of(type(instance)), **instance.model_dump(mode="json")}
 
     def names(self) -> list[str]:
         """Return every known name, sorted; plug-ins that are installed but not loaded count."""
@@ -116,6 +143,38 @@ class Registry(Generic[T]):
             ) from error
         if point.name not in self._entries:
             self.register(point.name)(cls)
+
+
+def by_name(registry: Registry[Any]) -> tuple[BeforeValidator, PlainSerializer]:
+    """Let ``{name: …, field: …}`` stand for an instance of a registered class, and back.
+
+    For pydantic's ``Annotated[Base, *by_name(registry)]``. A bare name stands for the class with
+    its defaults.
+
+    Args:
+        registry: Where the names are looked up; its classes are pydantic models.
+    """
+
+    def build(value: Any) -> Any:
+        if isinstance(value, str):
+            value = {"name": value}
+        if not isinstance(value, dict):
+            return value
+        if not isinstance(value.get("name"), str):
+            raise RegistryError(
+                f"The {registry.kind} {value} needs a name, such as "
+                f"{{name: {registry.names()[0]}}}; known: {', '.join(registry.names())}."
+            )
+        fields = {key: entry for key, entry in value.items() if key != "name"}
+        cls = registry.get(value["name"])
+        try:
+            return cls.model_validate(fields)
+        except ValidationError as error:
+            raise RegistryError(
+                f"The {registry.kind} {value['name']} is wrong: {explain(error, cls)}."
+            ) from None
+
+    return BeforeValidator(build), PlainSerializer(registry.plain)
 
 
 def _place(cls: type) -> str:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
 from adapters.errors import AdapterError
-from adapters.registry import Registry
+from adapters.registry import Registry, by_name
 
 if TYPE_CHECKING:
-    from torch import nn
-    from transformers import PreTrainedModel
+    from torch import Tensor, nn
+    from transformers import PreTrainedModel, TrainerCallback
 
 
 class Strategy(BaseModel):
@@ -29,14 +31,25 @@ class Strategy(BaseModel):
             def finish(self, model): ...
 
     Fields are checked strictly when the recipe is read: an unknown one or a wrong type is refused
-    before anything is loaded. An instance is frozen; whatever learns lives in the model.
+    before anything is loaded. An instance is frozen; whatever learns lives in the model. All other
+    methods are optional. `adapters.testing.check_strategy` tries a class against this contract.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
+    #: Where the method comes from, for lists and reports: authors, year, arXiv number.
+    paper: ClassVar[str] = ""
     #: Whether `prepare` needs weights that can take gradients, and so a backbone that is not
     #: quantized. A recipe that asks for both is refused before anything is loaded.
     needs_float_weights: ClassVar[bool] = False
+    #: Whether nothing but the head learns, on purpose.
+    trains_head_only: ClassVar[bool] = False
+    #: Whether `finish` leaves layers in the model that no plain weights can express. They are put
+    #: back by `prepare` whenever the finished model is loaded, and exported inside the graph.
+    adds_layers: ClassVar[bool] = False
+    #: Whether each task of several starts with fresh weights beside what `recall` brings back,
+    #: rather than with the last task's weights. The head always goes on.
+    fresh_for_each_task: ClassVar[bool] = False
 
     def prepare(self, model: PreTrainedModel) -> nn.Module:
         """Make the model ready to learn.
@@ -59,50 +72,181 @@ class Strategy(BaseModel):
 
         Returns:
             A plain transformers model with equal logits, in which nothing of the strategy is left.
+            A class with `adds_layers` leaves just these layers.
         """
         raise NotImplementedError
+
+    def parameter_groups(
+        self, model: nn.Module, learning_rate: float
+    ) -> list[dict[str, Any]] | None:
+        """Return groups of parameters with learning rates of their own; None for one rate for all.
+
+        Args:
+            model: What `prepare` returned.
+            learning_rate: The recipe's.
+
+        Returns:
+            Dicts as torch's optimizers take them: ``params``, a list, and any of ``lr`` and
+            ``weight_decay``. Together they hold every parameter that learns.
+        """
+        return None
+
+    def callbacks(self, model: nn.Module) -> Sequence[TrainerCallback]:
+        """Return what should be called during training, as transformers' Trainer does.
+
+        A callback may switch ``requires_grad`` of parameters that `prepare` has declared to learn.
+        One whose state has to survive a restart has ``state_dict()`` and ``load_state_dict()``, of
+        tensors and plain values; they travel in the checkpoints.
+
+        Args:
+            model: What `prepare` returned.
+        """
+        return ()
+
+    def penalty(self, model: nn.Module, memory: Mapping[str, Tensor]) -> Tensor | None:
+        """Return a scalar that is added to the loss of a step; None for nothing.
+
+        Args:
+            model: What `prepare` returned.
+            memory: What `between_tasks` returned after the last task; empty in the first.
+        """
+        return None
+
+    def between_tasks(
+        self, model: nn.Module, losses: Iterable[Tensor], memory: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Return what the next tasks should remember of one that has been learnt.
+
+        Args:
+            model: What `prepare` returned, trained, in evaluation mode.
+            losses: Losses of single training rows, in a random order, computed as they are asked
+                for, with gradients.
+            memory: What this method returned after the task before; empty after the first.
+
+        Returns:
+            Name to tensor, kept on disk beside the adapter.
+        """
+        return {}
+
+    def recall(self, model: nn.Module, memory: Mapping[str, Tensor]) -> None:
+        """Put what is remembered of earlier tasks into a model that was just prepared.
+
+        Args:
+            model: What `prepare` returned; changed in place.
+            memory: What `between_tasks` returned after the last task.
+        """
+
+    def rehearse(
+        self, past: Sequence[int], new: Sequence[int], total: int, seed: int
+    ) -> Sequence[int]:
+        """Choose rows of earlier tasks to learn again beside the rows of a new one.
+
+        Args:
+            past: Label ids of all rows of earlier tasks, in their order.
+            new: Label ids of the new task's rows.
+            total: How many training rows all tasks have together.
+            seed: Seed of whatever is drawn.
+
+        Returns:
+            Positions in `past`; one may come several times.
+        """
+        return ()
 
 
 strategies: Registry[type[Strategy]] = Registry(
     "strategy", group="potstill.strategies", base=Strategy
 )
 
+#: The type of a field that holds another strategy, such as ``{name: lora, rank: 8}``.
+AnyStrategy = Annotated[Strategy, *by_name(strategies)]
 
-def prepare(model: PreTrainedModel, strategy: Strategy) -> nn.Module:
+
+def prepare(
+    model: PreTrainedModel, strategy: Strategy, memory: Mapping[str, Tensor] | None = None
+) -> nn.Module:
     """Freeze the model, let the strategy switch on what should learn, and switch on the head.
 
     Args:
         model: From `adapters.backbone.load_backbone`.
         strategy: The strategy to apply.
+        memory: What the strategy remembers of earlier tasks; nothing in a first one.
 
     Returns:
         The model to train.
 
     Raises:
-        AdapterError: The strategy returned something that is not a module, or lost the head.
+        AdapterError: The strategy fails, or breaks its contract: it returned something that is not
+            a module, replaced the head, changed the labels, or left nothing to learn.
     """
     from torch import nn
 
     from adapters.backbone import head_modules
 
+    labels = dict(model.config.id2label)
     head = [model.get_submodule(name) for name in head_modules(model)]
+    own = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
     model.requires_grad_(False)
-    prepared: Any = strategy.prepare(model)
-    name = type(strategy).__name__
+    prepared: Any = call(strategy, "prepare", model)
+    who = _called(strategy)
     if not isinstance(prepared, nn.Module):
         raise AdapterError(
-            f"The strategy {name} returned {type(prepared).__name__} from prepare(); "
-            "it has to return the model."
+            f"{who} returned {type(prepared).__name__} from prepare(); it has to return the model."
         )
     inside = set(map(id, prepared.modules()))
     if not all(id(module) in inside for module in head):
         raise AdapterError(
-            f"The strategy {name} replaced the model's head in prepare(); leave the head in place, "
-            "it is trained in any case."
+            f"{who} replaced the model's head in prepare(); leave the head in place, it is trained "
+            "in any case."
         )
+    _check_labels(prepared, labels, f"{who} changed the labels in prepare()")
+    for module in head:
+        module.requires_grad_(False)
+    if not strategy.trains_head_only and not any(p.requires_grad for p in prepared.parameters()):
+        raise AdapterError(
+            f"{who} leaves nothing to learn but the head: switch requires_grad on in prepare() for "
+            "what should learn. To train only the head, use the strategy 'head'."
+        )
+    if memory:
+        call(strategy, "recall", prepared, memory)
     for module in head:
         module.requires_grad_(True)
+    # Tensors that the strategy brought along and that do not learn: an adapter needs them too.
+    kept = prepared.state_dict().keys()
+    tensors = (*prepared.named_parameters(), *prepared.named_buffers())
+    added = [n for n, t in tensors if n in kept and id(t) not in own and not t.requires_grad]
+    prepared.potstill_added = added  # type: ignore[assignment]
     return prepared
+
+
+def finish(model: nn.Module, strategy: Strategy) -> PreTrainedModel:
+    """Let the strategy fold what was learnt into plain weights.
+
+    Args:
+        model: From `prepare`, trained, on float weights.
+        strategy: The strategy that prepared it.
+
+    Returns:
+        The plain model, in evaluation mode.
+
+    Raises:
+        AdapterError: The strategy fails, or breaks its contract: it returned something that is not
+            a transformers model, or changed the labels.
+    """
+    from transformers import PreTrainedModel
+
+    config: Any = model.config
+    labels = dict(config.id2label)
+    plain: Any = call(strategy, "finish", model)
+    who = _called(strategy)
+    if not isinstance(plain, PreTrainedModel):
+        raise AdapterError(
+            f"{who} returned {type(plain).__name__} from finish(); it has to return the plain "
+            "transformers model."
+        )
+    _check_labels(plain, labels, f"{who} changed the labels in finish()")
+    if strategy.adds_layers:
+        plain.config.potstill_strategy = strategies.plain(strategy)
+    return plain.eval()
 
 
 def learned_state(model: nn.Module) -> dict[str, Any]:
@@ -116,18 +260,80 @@ def load_learned_state(model: nn.Module, state: dict[str, Any]) -> None:
     Raises:
         AdapterError: The names or shapes are not those of this model's learning parameters.
     """
-    own = dict(model.named_parameters())
-    expected = {name for name, p in own.items() if p.requires_grad}
-    if expected != set(state):
-        odd = sorted(expected ^ set(state))[:3]
+    copy_state(learned_state(model), state)
+
+
+def copy_state(
+    targets: Mapping[str, Tensor], state: Mapping[str, Tensor], *, extend: bool = False
+) -> None:
+    """Copy tensors by name, after a check that names and shapes are the same.
+
+    Args:
+        targets: Where to; changed in place.
+        state: What to copy.
+        extend: Let a target have more rows than its tensor: the first ones are copied, the others
+            stay as they are.
+
+    Raises:
+        AdapterError: A name or a shape is on one side only.
+    """
+    if set(targets) != set(state):
+        odd = sorted(set(targets) ^ set(state))[:3]
         raise AdapterError(
             f"The saved adapter does not fit this backbone and strategy: {', '.join(odd)} "
             "is on one side only. Use the recipe that it was trained with."
         )
     for name, tensor in state.items():
-        if own[name].shape != tensor.shape:
+        target = targets[name]
+        if extend and target.shape[1:] == tensor.shape[1:] and len(target) >= len(tensor):
+            target = target[: len(tensor)]
+        if target.shape != tensor.shape:
             raise AdapterError(
                 f"The saved adapter does not fit: {name} is {tuple(tensor.shape)} in the file and "
-                f"{tuple(own[name].shape)} in the model. Use the recipe that it was trained with."
+                f"{tuple(target.shape)} in the model. Use the recipe that it was trained with."
             )
-        own[name].data.copy_(tensor)
+        target.data.copy_(tensor)
+
+
+def _check_labels(model: Any, labels: Mapping[int, str], fault: str) -> None:
+    found = dict(getattr(model.config, "id2label", {}))
+    if found != dict(labels):
+        raise AdapterError(
+            f"{fault}: the model had {list(labels.values())}, now it has {list(found.values())}. "
+            "Leave model.config.id2label and the head's size alone."
+        )
+
+
+def call(strategy: Strategy, method: str, *arguments: Any) -> Any:
+    """Call a strategy's method; whatever it trips over becomes one message that names it.
+
+    Args:
+        strategy: Whose method.
+        method: Its name.
+        *arguments: What it is given.
+
+    Raises:
+        AdapterError: The method raised something else than an `AdapterError`.
+    """
+    function: Callable[..., Any] = getattr(strategy, method)
+    try:
+        return function(*arguments)
+    except (AdapterError, MemoryError):
+        raise
+    except Exception as error:
+        if "out of memory" in str(error):
+            raise
+        raise AdapterError(
+            f"{_called(strategy)} failed in {method}(): {type(error).__name__}: "
+            f"{' '.join(str(error).split())}. Mend it (adapters.testing.check_strategy shows the "
+            "whole story), or choose another strategy or backbone."
+        ) from error
+
+
+def _called(strategy: Strategy) -> str:
+    """Return how messages call a strategy: its name, its class and where it comes from."""
+    cls = type(strategy)
+    file = inspect.getsourcefile(cls)
+    name = next((f"{name!r}" for name in strategies.loaded(cls)), cls.__qualname__)
+    own = cls.__module__.partition(".")[0] == "adapters"
+    return f"The strategy {name}" + ("" if own or file is None else f" ({file})")

@@ -12,7 +12,7 @@ from typing import Any
 from recipes.errors import RecipeError
 
 #: Fields of a row that two equal runs need not share.
-TIMINGS = ("seconds", "latency_ms")
+TIMINGS = ("seconds", "latency_ms", "tokens_per_second", "peak_memory_bytes")
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,11 @@ class Row:
         latency_ms: Milliseconds of one call at batch 1, p50 and p95.
         threads: Processor threads of the timing.
         seconds: Time that making it took.
+        tokens_per_second: Training tokens a second, evaluation not counted.
+        peak_memory_bytes: The most memory that the process, or the GPU, held while it was made.
+        phases: How learning phase after phase went: ``names``, ``matrix`` (accuracy on the test
+            rows of each phase, after each phase), ``validation_matrix``, ``average_accuracy``,
+            ``forgetting`` and ``forward_transfer``; empty for a run without phases.
         notes: What a reader should know, capabilities that were missing among it.
     """
 
@@ -52,6 +57,9 @@ class Row:
     latency_ms: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     threads: int = 0
     seconds: float = 0.0
+    tokens_per_second: float = 0.0
+    peak_memory_bytes: int = 0
+    phases: Mapping[str, Any] = field(default_factory=dict)
     notes: Sequence[str] = ()
 
 

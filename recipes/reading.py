@@ -12,10 +12,10 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from adapters.faults import explain
 from recipes.assets.asset import Kind
 from recipes.assets.uri import check_name
 from recipes.errors import RecipeError
-from recipes.faults import explain
 from recipes.plugins import load_plugins
 from recipes.recipe import Recipe
 from recipes.tasks import tasks
@@ -27,6 +27,7 @@ SHIPPED = Path(__file__).parent
 _ALTERNATIVES: dict[tuple[str, ...], tuple[str, ...]] = {
     ("data",): ("source", "train"),
     ("distill", "student"): ("layers", "model"),
+    ("phases",): ("classes", "column", "files"),
 }
 #: Files that belong to `data.train`, and go when it is replaced.
 _COMPANIONS: dict[tuple[str, ...], tuple[str, ...]] = {
@@ -35,13 +36,14 @@ _COMPANIONS: dict[tuple[str, ...], tuple[str, ...]] = {
 
 
 _FILES = (".csv", ".tsv", ".jsonl", ".parquet", ".py")
-#: Keys that may hold a local path. The resolved recipe says where it lies whatever folder it is
-#: run from.
+#: Keys that may hold a local path or a list of them. The resolved recipe says where they lie,
+#: whatever folder it is run from.
 _PATHS = (
     (("data",), "source"),
     (("data",), "train"),
     (("data",), "validation"),
     (("data",), "test"),
+    (("phases",), "files"),
     (("backbone",), "model"),
     (("distill", "student"), "model"),
 )
@@ -117,7 +119,8 @@ def read_recipe(name: str, overrides: Sequence[str] = (), plugins: Sequence[str]
     tasks.get(recipe.task)
     for uri, kind in _named_assets(recipe):
         check_name(uri, kind)
-    for file in (recipe.data.train, recipe.data.validation, recipe.data.test):
+    later = (recipe.phases and recipe.phases.files) or ()
+    for file in (recipe.data.train, recipe.data.validation, recipe.data.test, *later):
         if file is not None and not Path(file).is_file():
             read_table(Path(file))  # it says what is there instead
     return recipe
@@ -206,7 +209,7 @@ def _merge(base: dict[str, Any], over: Mapping[str, Any], at: tuple[str, ...]) -
         if key in names:
             for dropped in (*names, *_COMPANIONS.get(at, ())):
                 merged.pop(dropped, None)
-    if at == ("strategy",) and over.get("name", merged.get("name")) != merged.get("name"):
+    if at[:1] == ("strategy",) and over.get("name", merged.get("name")) != merged.get("name"):
         # Another strategy has other fields: those of the old one go with its name.
         merged = {}
     for key, value in over.items():
@@ -235,8 +238,11 @@ def _make_absolute(tree: dict[str, Any], section: tuple[str, ...], key: str) -> 
     node: Any = tree
     for part in section:
         node = node.get(part) if isinstance(node, dict) else None
-    if isinstance(node, dict) and isinstance(node.get(key), str):
-        node[key] = _absolute(node[key])
+    value = node.get(key) if isinstance(node, dict) else None
+    if isinstance(value, str):
+        node[key] = _absolute(value)
+    elif isinstance(value, list):
+        node[key] = [_absolute(name) if isinstance(name, str) else name for name in value]
 
 
 def _absolute(name: Any) -> Any:

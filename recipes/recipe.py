@@ -6,18 +6,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
-    PlainSerializer,
     ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
     model_validator,
 )
 
-from adapters import Registry, Strategy, strategies
+from adapters import Strategy, strategies
+from adapters.registry import by_name
 from distill.objectives import CrossEntropy, Hidden, KullbackLeibler, Objective, objectives
-from recipes.errors import RecipeError
-from recipes.faults import explain
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[int, Field(ge=1)]
@@ -30,39 +29,8 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
 
-def _named(registry: Registry[Any]) -> tuple[BeforeValidator, PlainSerializer]:
-    """Let ``{name: …, field: …}`` in a recipe be an instance of a registered class, and back.
-
-    A bare name stands for the class with its defaults.
-    """
-
-    def build(value: Any) -> Any:
-        if isinstance(value, str):
-            value = {"name": value}
-        if isinstance(value, dict):
-            if not isinstance(value.get("name"), str):
-                raise RecipeError(
-                    f"The {registry.kind} {value} needs a name, such as "
-                    f"{{name: {registry.names()[0]}}}; known: {', '.join(registry.names())}."
-                )
-            fields = {key: entry for key, entry in value.items() if key != "name"}
-            cls = registry.get(value["name"])
-            try:
-                return cls.model_validate(fields)
-            except ValidationError as error:
-                raise RecipeError(
-                    f"The {registry.kind} {value['name']} is wrong: {explain(error, cls)}."
-                ) from None
-        return value
-
-    def dump(value: Any) -> dict[str, Any]:
-        return {"name": registry.name_of(type(value)), **value.model_dump(mode="json")}
-
-    return BeforeValidator(build), PlainSerializer(dump)
-
-
-AnyStrategy = Annotated[Strategy, *_named(strategies)]
-AnyObjective = Annotated[Objective, *_named(objectives)]
+AnyStrategy = Annotated[Strategy, *by_name(strategies)]
+AnyObjective = Annotated[Objective, *by_name(objectives)]
 
 
 class DataSettings(Settings):
@@ -106,6 +74,51 @@ class DataSettings(Settings):
             raise ValueError("give either source (a data set by name) or train (a file)")
         if self.source is not None and (self.validation or self.test):
             raise ValueError("validation and test files go with train, not with source")
+        return self
+
+
+_Labels = Annotated[tuple[str | int | float | bool, ...], Field(strict=False, min_length=1)]
+
+
+def _in_one_sentence(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    try:
+        return validate(value)
+    except ValidationError:
+        raise ValueError(
+            f"{value!r} is neither a number of phases, at least 2, nor two or more groups of "
+            "labels, such as [[red, green], [blue]]"
+        ) from None
+
+
+#: How many phases of new classes, or the labels of each.
+NewClasses = Annotated[
+    Annotated[int, Field(ge=2)] | Annotated[tuple[_Labels, ...], Field(strict=False, min_length=2)],
+    WrapValidator(_in_one_sentence),
+]
+
+
+class PhasesSettings(Settings):
+    """How the rows part into phases that are learned one after another.
+
+    Attributes:
+        classes: New classes in each phase: the labels in this many groups of like size, or the
+            groups themselves.
+        column: Column of the data of which each value is a phase, in natural order: months, for
+            example.
+        files: Files to learn from after `DataSettings.train`, each of them a phase.
+    """
+
+    classes: NewClasses | None = None
+    column: str | None = None
+    files: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] | None = None
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> PhasesSettings:
+        if [self.classes, self.column, self.files].count(None) != 2:
+            raise ValueError(
+                "give exactly one of classes (a number or groups of labels), column (each value "
+                "is a phase) and files (further files to learn from)"
+            )
         return self
 
 
@@ -233,6 +246,8 @@ class Recipe(Settings):
     Attributes:
         task: What kind of problem it is.
         data: The rows.
+        phases: How the rows part into phases that are learned one after another; null to learn
+            all at once.
         backbone: The pretrained encoder.
         strategy: How the encoder learns.
         train: The teacher's training.
@@ -250,6 +265,7 @@ class Recipe(Settings):
 
     task: str = "text_classification"
     data: DataSettings
+    phases: PhasesSettings | None = None
     backbone: BackboneSettings = BackboneSettings()
     strategy: AnyStrategy
     train: TrainSettings = TrainSettings()
@@ -272,4 +288,21 @@ class Recipe(Settings):
                 f"backbone.quantization={self.backbone.quantization} freezes; set "
                 "backbone.quantization=none, or choose a strategy such as lora"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _phases_have_files(self) -> Recipe:
+        if self.phases is None or self.phases.files is None:
+            return self
+        if self.data.train is None:
+            raise ValueError("phases.files go with data.train (the first phase), not with a source")
+        if self.data.validation or self.data.test:
+            raise ValueError(
+                "phases.files go without data.validation and data.test: each phase has its own "
+                "part of both, drawn from its file; with files of your own, mark the phases in a "
+                "column of all of them and set phases.column"
+            )
+        files = [self.data.train, *self.phases.files]
+        if twice := [file for number, file in enumerate(files) if file in files[:number]]:
+            raise ValueError(f"data.train and phases.files name {twice[0]} twice")
         return self

@@ -1,16 +1,17 @@
 """One training loop for teacher and student, on transformers' Trainer.
 
-A run that was cut off and resumed ends where an unbroken one ends. For that, three things differ
-from the Trainer as it comes. A checkpoint holds only what learns, by name, so
-that it is small and means the same for every strategy. Batches are bucketed by length in an order
-that depends on seed and epoch alone. And a checkpoint counts only once it is complete.
+Batches are bucketed by length in an order that depends on seed and epoch alone, so that a training
+that was cut off and resumed meets the rows that an unbroken one meets. What a checkpoint holds is
+said in `adapters.training`.
 """
 
 from __future__ import annotations
 
-import json
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,23 +22,38 @@ from tqdm.auto import tqdm
 from transformers import (
     EarlyStoppingCallback,
     PrinterCallback,
-    Trainer,
     TrainerCallback,
-    TrainerState,
     TrainingArguments,
 )
 
 from adapters.hardware import Hardware
-from adapters.strategy import learned_state, load_learned_state
+from adapters.strategy import Strategy, call
+from adapters.training import PartTrainer, last_checkpoint
 from recipes.console import say
 from recipes.recipe import TrainSettings
 from recipes.tasks import Task
+from recipes.workspace import Workspace
 
 #: How many batches are sorted by length together; the more, the less padding and the less chance.
 _BUCKET = 50
-_WEIGHTS = "learned.safetensors"
 
 Example = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training has to tell.
+
+    Attributes:
+        history: What was logged, one entry a point: ``epoch`` with ``loss`` or ``eval_…`` metrics.
+        tokens_per_second: Training tokens a second, padding and evaluation not counted; 0 if
+            everything had been learnt before.
+        peak_memory_bytes: The most memory that the process, or the GPU, has held.
+    """
+
+    history: list[dict[str, float]]
+    tokens_per_second: float
+    peak_memory_bytes: int
 
 
 class Classifier(nn.Module):
@@ -46,21 +62,32 @@ class Classifier(nn.Module):
     Args:
         model: Answers inputs with ``logits``.
         task: Has the loss.
+        penalty: Returns what a strategy adds to the loss of a step, or None.
     """
 
     accepts_loss_kwargs = False
 
-    def __init__(self, model: nn.Module, task: Task) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        task: Task,
+        penalty: Callable[[nn.Module], Tensor | None] | None = None,
+    ) -> None:
         super().__init__()
         self.model = model
         self._task = task
+        self._penalty = penalty
 
     def forward(
         self, labels: Tensor, texts: Sequence[str] | None = None, **inputs: Tensor
     ) -> dict[str, Tensor]:
         """Return ``loss`` and ``logits`` of a batch; the texts are not looked at."""
         logits = self.model(**inputs).logits
-        return {"loss": self._task.loss(logits, labels), "logits": logits}
+        loss = self._task.loss(logits, labels)
+        if self.training and self._penalty is not None:
+            added = self._penalty(self.model)
+            loss = loss if added is None else loss + added
+        return {"loss": loss, "logits": logits}
 
 
 class LengthBuckets(Sampler[int]):
@@ -116,7 +143,8 @@ def fit(
     hardware: Hardware,
     allow_fallback: bool,
     seed: int,
-) -> list[dict[str, float]]:
+    strategy: Strategy | None = None,
+) -> Trained:
     """Train a module and leave it with the weights of its best epoch.
 
     Args:
@@ -131,11 +159,93 @@ def fit(
         hardware: The machine.
         allow_fallback: Whether bfloat16 may be left out where the machine lacks it.
         seed: Seed of order and dropout.
-
-    Returns:
-        What was logged, one entry a point: ``epoch`` with ``loss`` or with ``eval_…`` metrics.
+        strategy: Whose learning rates and callbacks are used for ``module.model``, if it has any.
     """
-    arguments = TrainingArguments(
+    precision = hardware.bf16_for(settings.precision, allow_fallback)
+    speed = _Speed(sum(len(row["input_ids"]) for row in train), hardware.device)
+    callbacks: list[TrainerCallback] = [_Progress(title, settings.metric), speed]
+    if settings.patience is not None:
+        callbacks.append(EarlyStoppingCallback(settings.patience))
+    inner: Any = getattr(module, "model", module)
+    switches = call(strategy, "callbacks", inner) if strategy is not None else ()
+    arguments = _arguments(folder, settings, hardware, precision, seed, steps=len(train))
+    # A switch that turns weights off for a while leaves them without a gradient.
+    arguments.ddp_find_unused_parameters = bool(switches)
+    trainer = _Trainer(
+        model=module,
+        args=arguments,
+        train_dataset=train,
+        eval_dataset=validation,
+        data_collator=collate,
+        compute_metrics=lambda answer: task.metrics(answer.predictions, answer.label_ids),
+        callbacks=callbacks,
+        strategy_callbacks=switches,
+        groups=None if strategy is None else partial(call, strategy, "parameter_groups", inner),
+    )
+    trainer.remove_callback(PrinterCallback)
+    checkpoint = last_checkpoint(folder, arguments.world_size)
+    if checkpoint is None or not trainer.take_up_stopped(Path(checkpoint)):
+        trainer.train(resume_from_checkpoint=checkpoint)
+    history = [
+        {key: value for key, value in entry.items() if key != "step"}
+        for entry in trainer.state.log_history
+        if "loss" in entry or f"eval_{settings.metric}" in entry
+    ]
+    return Trained(history, speed.tokens_per_second(), speed.peak_memory_bytes())
+
+
+def fit_adapter(
+    work: Workspace,
+    model: nn.Module,
+    train: Sequence[Example],
+    validation: Sequence[Example],
+    *,
+    title: str,
+    folder: Path,
+    memory: Mapping[str, Tensor] | None = None,
+) -> Trained:
+    """Train a prepared backbone as the recipe says, and leave it with its best epoch.
+
+    Args:
+        work: The run.
+        model: From `adapters.strategy.prepare`, by the recipe's strategy.
+        train: Examples to learn from.
+        validation: Examples that pick the best epoch.
+        title: What progress lines call this training.
+        folder: Where it keeps its checkpoints, in a folder of that name.
+        memory: What the strategy remembers of earlier tasks.
+    """
+    recipe = work.recipe
+    penalty = None
+    if type(recipe.strategy).penalty is not Strategy.penalty:
+        kept = {name: t.to(work.hardware.device) for name, t in (memory or {}).items()}
+        penalty = partial(_penalty, recipe.strategy, kept)
+    return fit(
+        Classifier(model, work.task, penalty),
+        train,
+        validation,
+        title=title,
+        folder=folder / "checkpoints",
+        settings=recipe.train,
+        task=work.task,
+        collate=work.task.collator(work.tokenizer),
+        hardware=work.hardware,
+        allow_fallback=recipe.allow_fallback,
+        seed=recipe.seed,
+        strategy=recipe.strategy,
+    )
+
+
+def _arguments(
+    folder: Path,
+    settings: TrainSettings,
+    hardware: Hardware,
+    bf16: bool,
+    seed: int,
+    steps: int,
+) -> TrainingArguments:
+    """Return the Trainer's settings."""
+    return TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=settings.epochs,
         learning_rate=settings.learning_rate,
@@ -145,7 +255,7 @@ def fit(
         warmup_steps=settings.warmup,
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
-        bf16=hardware.bf16_for(settings.precision, allow_fallback),
+        bf16=bf16,
         use_cpu=hardware.device == "cpu",
         seed=seed,
         eval_strategy="epoch",
@@ -156,7 +266,7 @@ def fit(
         greater_is_better=True,
         restore_callback_states_from_checkpoint=True,
         logging_strategy="steps",
-        logging_steps=max(1, len(train) // settings.batch_size // 10),
+        logging_steps=max(1, steps // settings.batch_size // 10),
         label_names=["labels"],
         remove_unused_columns=False,
         ddp_find_unused_parameters=False,
@@ -164,27 +274,6 @@ def fit(
         disable_tqdm=True,
         report_to=[],
     )
-    callbacks: list[TrainerCallback] = [_Progress(title, settings.metric)]
-    if settings.patience is not None:
-        callbacks.append(EarlyStoppingCallback(settings.patience))
-    trainer = _Trainer(
-        model=module,
-        args=arguments,
-        train_dataset=train,
-        eval_dataset=validation,
-        data_collator=collate,
-        compute_metrics=lambda answer: task.metrics(answer.predictions, answer.label_ids),
-        callbacks=callbacks,
-    )
-    trainer.remove_callback(PrinterCallback)
-    checkpoint = last_checkpoint(folder, arguments.world_size)
-    if checkpoint is None or not trainer.take_up_stopped(Path(checkpoint)):
-        trainer.train(resume_from_checkpoint=checkpoint)
-    return [
-        {key: value for key, value in entry.items() if key != "step"}
-        for entry in trainer.state.log_history
-        if "loss" in entry or f"eval_{settings.metric}" in entry
-    ]
 
 
 def set_dropout(model: nn.Module, probability: float | None) -> None:
@@ -199,72 +288,55 @@ def set_dropout(model: nn.Module, probability: float | None) -> None:
             module.p = probability
 
 
-def last_checkpoint(folder: Path, processes: int = 1) -> str | None:
-    """Return the newest checkpoint that was written to its end; None if there is none.
-
-    The Trainer writes ``trainer_state.json`` last; a process that died on the way leaves a
-    checkpoint without it, or with half of it. One whose best epoch is gone does not count either.
-    """
-    rng = ["rng_state.pth"] if processes == 1 else [f"rng_state_{i}.pth" for i in range(processes)]
-    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
-    for path in reversed(found):
-        try:
-            state = json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        best = folder / Path(state.get("best_model_checkpoint") or path).name / _WEIGHTS
-        if best.exists() and all(
-            (path / name).exists() for name in [_WEIGHTS, "optimizer.pt", *rng]
-        ):
-            return str(path)
-    return None
+def _penalty(strategy: Strategy, memory: Mapping[str, Tensor], model: nn.Module) -> Tensor | None:
+    added: Tensor | None = call(strategy, "penalty", model, memory)
+    return added
 
 
-class _Trainer(Trainer):  # type: ignore[misc, unused-ignore]
-    """The Trainer, with checkpoints of what learns and batches bucketed by length."""
-
-    def take_up_stopped(self, checkpoint: Path) -> bool:
-        """Load the best epoch if the training of a checkpoint had stopped early.
-
-        The Trainer forgets at its start that a restored training was over, and would go on.
-        """
-        state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
-        control = state.stateful_callbacks.get("TrainerControl", {}).get("args", {})
-        if not control.get("should_training_stop"):
-            return False
-        self.state = state
-        # The run's folder may have been moved since.
-        state.best_model_checkpoint = str(
-            checkpoint.parent / Path(str(state.best_model_checkpoint)).name
-        )
-        self._load_best_model()
-        return True
+class _Trainer(PartTrainer):
+    """The Trainer, with batches bucketed by length."""
 
     def _get_train_sampler(self, train_dataset: Any = None) -> LengthBuckets:
         rows = self.train_dataset if train_dataset is None else train_dataset
         lengths = [len(row["input_ids"]) for row in rows]
         return LengthBuckets(lengths, self.args.train_batch_size, self.args.seed)
 
-    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        from safetensors.torch import save_file
 
-        if not self.args.should_save:
-            return
-        folder = Path(output_dir or self.args.output_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        state = {name: t.contiguous() for name, t in learned_state(self.model).items()}
-        save_file(state, folder / _WEIGHTS)
+class _Speed(TrainerCallback):  # type: ignore[misc, unused-ignore]
+    """Times the steps of a training.
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        self._load_learned(resume_from_checkpoint)
+    Args:
+        tokens: Tokens of all training rows.
+        device: Where they are learnt from.
+    """
 
-    def _load_best_model(self) -> None:
-        self._load_learned(self.state.best_model_checkpoint)
+    def __init__(self, tokens: int, device: str) -> None:
+        self._tokens = tokens
+        self._device = device
+        self._seconds = self._start = 0.0
+        self._epochs = 0.0
 
-    def _load_learned(self, folder: str) -> None:
-        from safetensors.torch import load_file
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._start = time.perf_counter()
 
-        load_learned_state(self.model, load_file(Path(folder) / _WEIGHTS))
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._seconds += time.perf_counter() - self._start
+        self._epochs += state.num_train_epochs / state.max_steps
+
+    def tokens_per_second(self) -> float:
+        """Return the tokens of the steps that this process took, a second."""
+        return self._tokens * self._epochs / self._seconds if self._seconds else 0.0
+
+    def peak_memory_bytes(self) -> int:
+        """Return the most memory held so far; 0 where the system does not tell."""
+        if self._device == "cuda":
+            return int(torch.cuda.max_memory_allocated())
+        if sys.platform == "win32":
+            return 0
+        import resource
+
+        kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return kilobytes if sys.platform == "darwin" else 1024 * kilobytes
 
 
 class _Progress(TrainerCallback):  # type: ignore[misc, unused-ignore]

@@ -55,7 +55,7 @@ class Workspace:
     @cached_property
     def rows(self) -> Rows:
         """The rows, split."""
-        return self.task.read(self.recipe.data, offline=self.offline)
+        return self.task.read(self.recipe.data, self.recipe.phases, offline=self.offline)
 
     @cached_property
     def backbone(self) -> assets.Asset:
@@ -95,9 +95,17 @@ class Workspace:
         )
 
     def load(
-        self, quantization: Quantization = "none", path: Path | None = None
+        self,
+        quantization: Quantization = "none",
+        path: Path | None = None,
+        labels: Sequence[str] | None = None,
     ) -> PreTrainedModel:
         """Load the backbone, or the model of another folder, with a head for the data's labels.
+
+        Args:
+            quantization: How the encoder's weights are held.
+            path: Another folder than the backbone's.
+            labels: The first of the data's labels only, as long as no others are known.
 
         Raises:
             FileNotFoundError: An earlier stage's model was removed from the run.
@@ -108,7 +116,7 @@ class Workspace:
             (path / "config.json").stat()
         return load_backbone(
             path or self.backbone.path,
-            self.rows.labels,
+            self.rows.labels if labels is None else labels,
             quantization=quantization,
             double_quantization=recipe.backbone.double_quantization,
             bf16=self.hardware.bf16_for(recipe.train.precision, recipe.allow_fallback),
@@ -155,6 +163,12 @@ class Workspace:
         folder = self.folder / "curves"
         folder.mkdir(exist_ok=True)
         (folder / f"{name}.json").write_text(json.dumps(list(history)), encoding="utf-8")
+
+    def history(self, name: str) -> list[dict[str, float]]:
+        """Return what `save_history` kept."""
+        text = (self.folder / "curves" / f"{name}.json").read_text(encoding="utf-8")
+        curve: list[dict[str, float]] = json.loads(text)
+        return curve
 
 
 #: Architectures that count positions from the padding id on.

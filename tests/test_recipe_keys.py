@@ -35,6 +35,8 @@ class Bench:
         for name, content in {"rows": rows, "other": rows[:90], "broken": broken}.items():
             lines = [f"{text},{label},{label[0]},{text[::-1]}" for text, label in content]
             (folder / f"{name}.csv").write_text("\n".join(["text,label,initial,reversed", *lines]))
+        later = "".join(f"later {text},{label},l,x\n" for text, label in rows[:90])
+        (folder / "later.csv").write_text(f"text,label,initial,reversed\n{later}")
         (folder / "plugin.py").write_text("import sys\nsys.bench_plugin = True\n")
         self.base = [
             f"data.train={folder / 'rows.csv'}",
@@ -243,6 +245,9 @@ KEYS: dict[str, tuple[list[str], Probe]] = {
     "data.invalid_rows": (["data.train=DIR/broken.csv", "data.invalid_rows=drop"], rows),
     "data.max_characters": (["data.max_characters=10"], rows),
     "data.max_length": (["data.max_length=8"], max_length),
+    "phases.classes": (["phases.classes=2"], rows),
+    "phases.column": (["phases.column=initial"], rows),
+    "phases.files": (["phases.files=[DIR/later.csv]"], rows),
     "backbone.model": (["backbone.model=OTHER"], model),
     "backbone.quantization": (["backbone.quantization=none"], model),
     "backbone.double_quantization": (["backbone.double_quantization=false"], model),
@@ -299,7 +304,7 @@ def leaves(tree: Any, prefix: str = "") -> Iterator[str]:
 
 
 def test_no_key_is_left_out() -> None:
-    assert set(KEYS) == set(leaves(plain(read_recipe("lora_cls"))))
+    assert set(KEYS) == set(leaves(plain(read_recipe("lora_cls", ["phases.classes=2"]))))
 
 
 @pytest.mark.parametrize("key", KEYS)

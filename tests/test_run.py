@@ -72,8 +72,8 @@ def test_a_run_leaves_every_artefact_and_row(whole: Path) -> None:
     assert list(rows) == ROWS
     for name in (
         "recipe.yaml", "environment.json", "report.html", "README.md",
-        "teacher/adapter.safetensors", "merged/model.safetensors", "student/model.safetensors",
-        "onnx/model.onnx",
+        "teacher/adapter_model.safetensors", "merged/model.safetensors",
+        "student/model.safetensors", "onnx/model.onnx",
         "onnx/model.int8.onnx", "bundle/model.onnx", "bundle/edge.py", "bundle/tokenizer.json",
     ):  # fmt: skip
         assert (whole / name).is_file(), name

@@ -20,9 +20,10 @@ from adapters import strategies
 from adapters.backbone import load_backbone
 from adapters.hardware import Hardware
 from adapters.strategy import learned_state, prepare
+from adapters.training import last_checkpoint
 from recipes.recipe import TrainSettings
 from recipes.tasks import Split, tasks
-from recipes.training import Classifier, LengthBuckets, fit, last_checkpoint
+from recipes.training import Classifier, LengthBuckets, fit
 
 Make = Callable[[str], Path]
 CPU = Hardware("cpu", "some CPU", 2, bf16=False, vnni=False, flags=())
@@ -47,8 +48,8 @@ def train(folder: Path, out: Path, settings: TrainSettings = SETTINGS, **changes
         "allow_fallback": True,
         "seed": 0,
     } | changes
-    history = fit(Classifier(model, task), examples[:160], examples[160:], **arguments)
-    return model, history
+    trained = fit(Classifier(model, task), examples[:160], examples[160:], **arguments)
+    return model, trained.history
 
 
 def test_buckets_yield_every_row_once_in_an_order_of_seed_and_epoch() -> None:

@@ -90,7 +90,7 @@ def _learn(
     if not recipe.distill.student.train_embeddings:
         _embeddings(student).requires_grad_(False)
     trainable = learning(student)
-    history = fit(
+    trained = fit(
         learner,
         work.examples("train", tokenizer),
         work.examples("validation", tokenizer),
@@ -107,7 +107,7 @@ def _learn(
         return
     student.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    work.save_history(name, history)
+    work.save_history(name, trained.history)
     logits = answer_splits(work, torch_call(student), tokenizer)
     again = work.load(path=folder)
     check_reload(work, again, tokenizer, logits, f"The model in {folder}")
@@ -121,6 +121,8 @@ def _learn(
         trainable_parameters=trainable,
         threads=work.hardware.threads,
         seconds=time.perf_counter() - start,
+        tokens_per_second=trained.tokens_per_second,
+        peak_memory_bytes=trained.peak_memory_bytes,
         agreement=agreement(work, "merged", logits),
         notes=[f"learnt from {taught}", *work.missing_capabilities()],
         **measured(work, name, logits),

@@ -4,61 +4,102 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from adapters.files import WEIGHTS, load_adapter, save_adapter
 from adapters.strategy import prepare
 from recipes.console import is_main, say
+from recipes.incremental import joint_phases, learn_phases, phase_scores
 from recipes.ledger import Row
 from recipes.proof import answer_splits, check_reload, count, learning, measured, size
-from recipes.training import Classifier, fit, set_dropout
+from recipes.training import Trained, fit_adapter, set_dropout
 from recipes.workspace import Workspace, torch_call
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 def run(work: Workspace) -> None:
-    """Train the strategy on the quantized backbone and write the row ``teacher``."""
-    start = time.perf_counter()
-    recipe, folder = work.recipe, work.folder / "teacher"
-    if "teacher" in work.ledger:  # killed while it tidied up
-        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    """Train the strategy on the quantized backbone and write the row ``teacher``.
+
+    Where the data arrive in phases, the strategy learns one after the other; the row ``joint`` is
+    the same strategy on all rows at once, which is what the phases are held against.
+    """
+    if not work.rows.phases:
+        _learn_at_once(work, "teacher")
         return
-    backbone = work.load(work.quantization)
-    set_dropout(backbone, recipe.train.dropout)
-    model = prepare(backbone, recipe.strategy)
-    trainable = learning(model)
-    say(f"  {trainable:,} of {count(model):,} weights learn")
-    history = fit(
-        Classifier(model, work.task),
-        work.examples("train", work.tokenizer),
-        work.examples("validation", work.tokenizer),
-        title="teacher",
-        folder=folder / "checkpoints",
-        settings=recipe.train,
-        task=work.task,
-        collate=work.task.collator(work.tokenizer),
-        hardware=work.hardware,
-        allow_fallback=recipe.allow_fallback,
-        seed=recipe.seed,
-    )
-    if not is_main():
-        return
-    save_adapter(folder, model, recipe.strategy, work.rows.labels)
-    work.save_history("teacher", history)
+    _learn_at_once(work, "joint")
+    if "teacher" not in work.ledger:
+        start = time.perf_counter()
+        model, memory, trained = learn_phases(work)
+        if is_main():
+            _write(work, "teacher", model, memory, trained, start)
+    _tidy(work, "teacher")
+
+
+def _learn_at_once(work: Workspace, name: str) -> None:
+    """Learn all rows together; what was finished before the run was cut off is left alone."""
+    if name not in work.ledger:
+        start = time.perf_counter()
+        backbone = work.load(work.quantization)
+        set_dropout(backbone, work.recipe.train.dropout)
+        model = prepare(backbone, work.recipe.strategy)
+        say(f"  {learning(model):,} of {count(model):,} weights learn")
+        trained = fit_adapter(
+            work,
+            model,
+            work.examples("train", work.tokenizer),
+            work.examples("validation", work.tokenizer),
+            title=name,
+            folder=work.folder / name,
+        )
+        if is_main():
+            _write(work, name, model, {}, trained, start)
+    _tidy(work, name)
+
+
+def _write(
+    work: Workspace,
+    name: str,
+    model: nn.Module,
+    memory: Mapping[str, Tensor],
+    trained: Trained,
+    start: float,
+) -> None:
+    """Save an adapter, prove that it reloads, and write its row."""
+    recipe, folder = work.recipe, work.folder / name
+    save_adapter(folder, model, recipe.strategy, work.rows.labels, memory)
+    work.save_history(name, trained.history)
     logits = answer_splits(work, torch_call(model), work.tokenizer)
     fresh = work.load(work.quantization)
     fresh = load_adapter(folder, fresh, recipe.strategy, work.rows.labels)
     check_reload(work, fresh, work.tokenizer, logits, f"The adapter in {folder}")
-    work.ledger.put(
-        Row(
-            stage="finetune",
-            name="teacher",
-            path="teacher",
-            parameters=count(model),
-            size_bytes=size(work.backbone.path, folder / WEIGHTS),
-            trainable_parameters=trainable,
-            threads=work.hardware.threads,
-            seconds=time.perf_counter() - start,
-            notes=work.missing_capabilities(),
-            **measured(work, "teacher", logits),
-        )
+    row = Row(
+        stage="finetune",
+        name=name,
+        path=name,
+        parameters=count(model),
+        size_bytes=size(work.backbone.path, folder / WEIGHTS),
+        trainable_parameters=learning(model),
+        threads=work.hardware.threads,
+        seconds=time.perf_counter() - start,
+        tokens_per_second=trained.tokens_per_second,
+        peak_memory_bytes=trained.peak_memory_bytes,
+        phases=_phases(work, name, logits),
+        notes=work.missing_capabilities(),
+        **measured(work, name, logits),
     )
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    work.ledger.put(row)
+
+
+def _phases(work: Workspace, name: str, logits: Mapping[str, Any]) -> dict[str, Any]:
+    if not work.rows.phases:
+        return {}
+    return joint_phases(work, logits) if name == "joint" else phase_scores(work)
+
+
+def _tidy(work: Workspace, name: str) -> None:
+    """Remove checkpoints, also those of a run that was killed while it did so."""
+    if is_main():
+        shutil.rmtree(work.folder / name / "checkpoints", ignore_errors=True)

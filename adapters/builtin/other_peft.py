@@ -1,0 +1,113 @@
+"""Every other method of the installed peft, by its own name and fields."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import ConfigDict, model_validator
+
+from adapters.backbone import head_modules
+from adapters.builtin.over_peft import OverPeft
+from adapters.errors import AdapterError, NeedsFloatWeightsError
+from adapters.strategy import strategies
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
+    from torch import nn
+    from transformers import PreTrainedModel
+
+
+@strategies.register("peft")
+class Peft(OverPeft):
+    """Any method of the installed peft: method is its name, all other fields are its own.
+
+    Such as ``{name: peft, method: BOFT, boft_block_size: 4}``. Where the method adapts layers by
+    name and `targets` (or its own ``target_modules``) is left out, it adapts every linear layer of
+    the encoder. Methods that put learnt vectors before a text are refused: they are no weights of
+    a plain model, and a student could not be cut from it.
+
+    Attributes:
+        method: What peft calls it, such as ``LOHA``, ``LOKR``, ``OFT``, ``BOFT``, ``HRA``.
+    """
+
+    model_config = ConfigDict(extra="allow")
+    paper: ClassVar[str] = "the method's own: python -m pydoc peft"
+
+    method: str
+
+    @model_validator(mode="after")
+    def _known(self) -> Peft:
+        config_class = _config_class(self.method)
+        known = {
+            name
+            for name in inspect.signature(config_class).parameters
+            if name not in ("peft_type", "task_type", "inference_mode", "auto_mapping")
+        }
+        for name in self.model_extra or {}:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = (
+                    f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known))}"
+                )
+                raise ValueError(f"{self.method} has no field {name!r}; {hint}")
+        return self
+
+    def prepare(self, model: PreTrainedModel) -> nn.Module:
+        """Wrap the target layers in peft's.
+
+        Raises:
+            NeedsFloatWeightsError: The backbone is quantized and peft has no such layers for that.
+        """
+        wrapped = super().prepare(model)
+        for name, layer in wrapped.named_modules():
+            base = getattr(layer, "base_layer", None)
+            quantized = base is not None and not base.weight.is_floating_point()
+            # peft keeps its layers around bitsandbytes' in files of that name.
+            if quantized and not type(layer).__module__.endswith(".bnb"):
+                raise NeedsFloatWeightsError(
+                    f"peft's {self.method} does not work on quantized weights ({name}). Set "
+                    "backbone.quantization=none, or choose a strategy such as lora."
+                )
+        return wrapped
+
+    def config(self, model: PreTrainedModel) -> PeftConfig:
+        """Return peft's configuration for this model.
+
+        Raises:
+            AdapterError: peft refuses the fields, or the method cannot become plain weights.
+        """
+        config_class = _config_class(self.method)
+        fields: dict[str, Any] = dict(self.model_extra or {})
+        parameters = inspect.signature(config_class).parameters
+        if "target_modules" in parameters and "target_modules" not in fields:
+            fields["target_modules"] = self.layers(model)
+        if "exclude_modules" in parameters:
+            fields.setdefault("exclude_modules", head_modules(model))
+        try:
+            config: PeftConfig = config_class(**fields)
+        except (ValueError, TypeError) as error:
+            raise AdapterError(
+                f"peft refuses {self.method} with {fields}: {error}. Correct the strategy's fields."
+            ) from error
+        if config.is_prompt_learning or config.is_adaption_prompt:
+            raise AdapterError(
+                f"{self.method} puts learnt vectors before the text, which no plain weights can "
+                "express: it could not be merged, cut to a student or exported. Choose a method "
+                "that adapts layers, such as lora."
+            )
+        return config
+
+
+def _config_class(method: str) -> Any:
+    from peft import PEFT_TYPE_TO_CONFIG_MAPPING
+
+    classes = {str(kind.value): cls for kind, cls in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
+    if method.upper() not in classes:
+        near = difflib.get_close_matches(method.upper(), classes, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ValueError(
+            f"peft has no method {method!r}; {hint}it has {', '.join(sorted(classes))}"
+        )
+    return classes[method.upper()]
