@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
-    from recipes.recipe import DataSettings
+    from recipes.recipe import DataSettings, PhasesSettings
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,12 @@ class Split:
     Attributes:
         texts: The texts.
         labels: Label ids, positions in `Rows.labels`.
+        phases: Phase of each row, a position in `Rows.phases`; empty where there are none.
     """
 
     texts: Sequence[str]
     labels: Sequence[int]
+    phases: Sequence[int] = ()
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -42,11 +44,13 @@ class Rows:
         train: Rows to learn from.
         validation: Rows to choose on.
         test: Rows to report on.
-        labels: Label names; a label's id is its position.
+        labels: Label names; a label's id is its position. With phases, those that are new in a
+            phase come after all that were known before it.
         notes: What was guessed, removed and counted on the way.
         license: Licence of the data.
         source: Where the data come from.
-        fingerprint: Changes with the rows, their labels or their splits.
+        fingerprint: Changes with the rows, their labels, their splits or their phases.
+        phases: Names of the phases in which the rows arrive; empty if they arrive all at once.
     """
 
     train: Split
@@ -57,6 +61,7 @@ class Rows:
     license: str
     source: str
     fingerprint: str
+    phases: Sequence[str] = ()
 
 
 class Task(ABC):
@@ -66,8 +71,15 @@ class Task(ABC):
     problem_type: str
 
     @abstractmethod
-    def read(self, settings: DataSettings, *, offline: bool) -> Rows:
+    def read(
+        self, settings: DataSettings, phases: PhasesSettings | None = None, *, offline: bool
+    ) -> Rows:
         """Read and split the rows.
+
+        Args:
+            settings: Which rows, and how they are split.
+            phases: How they part into phases, if they do.
+            offline: Never touch the network.
 
         Raises:
             RecipeError: The data cannot be used as they are.

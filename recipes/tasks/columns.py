@@ -52,9 +52,9 @@ def choose_columns(
         RecipeError: A given name does not exist, both are the same, or no guess is safe.
     """
     columns = [str(column) for column in frame.columns]
-    for key, name in (("text", text), ("label", label)):
-        if name is not None and name not in columns:
-            raise RecipeError(_unknown(key, name, columns, where))
+    for key, name in (("data.text", text), ("data.label", label)):
+        if name is not None:
+            check_column(frame, name, key, where)
     if text is not None and text == label:
         raise RecipeError(
             f"data.text and data.label both name the column {shown(text)} of {where}. Name two; "
@@ -75,6 +75,23 @@ def choose_columns(
     return found_text, found_label, notes
 
 
+def check_column(frame: DataFrame, name: str, key: str, where: str) -> None:
+    """Refuse a column that is not there.
+
+    Args:
+        frame: The table.
+        name: The column.
+        key: The recipe's key that names it.
+        where: What the table is called in messages, usually its file.
+
+    Raises:
+        RecipeError: There is no such column; the nearest one is named.
+    """
+    columns = [str(column) for column in frame.columns]
+    if name not in columns:
+        raise RecipeError(_unknown(key, name, columns, where))
+
+
 def clean(
     frame: DataFrame,
     text_col: str,
@@ -82,12 +99,14 @@ def clean(
     where: str,
     invalid_rows: Literal["refuse", "drop"],
     max_characters: int,
+    phase_col: str | None = None,
 ) -> tuple[DataFrame, list[str]]:
     """Keep the texts as they are, turn the labels into names, and weed out unusable rows.
 
     Unusable is a row whose text is missing, blank, no string or too long, or whose label is
     missing or blank. Label names follow one rule for every source, so that the integer 1 of one
-    file is the 1.0 of another: see ``label_name``.
+    file is the 1.0 of another: see ``label_name``. Values of the column of phases become names by
+    the same rule, and a row without one is unusable, too.
 
     Args:
         frame: The table; its index numbers the rows as the person counts them.
@@ -96,22 +115,30 @@ def clean(
         where: What the table is called in messages, usually its file.
         invalid_rows: Whether unusable rows stop everything or are left out and counted.
         max_characters: The longest text that is let in.
+        phase_col: The column that names the phase of each row, if there is one.
 
     Returns:
-        A frame with the string columns ``text`` and ``label`` and the index of ``frame``, and
-        notes on what was left out or looks odd.
+        A frame with the string columns ``text``, ``label`` and, if asked for, ``phase``, and the
+        index of ``frame``, and notes on what was left out or looks odd.
 
     Raises:
         RecipeError: Rows are unusable (and to be refused), or none is left; the text column holds
-            numbers; labels are lists or objects.
+            numbers; labels or phases are lists or objects.
     """
     import pandas as pd
 
     texts = _values(frame[text_col])
     _check_texts(frame, texts, text_col, where)
-    labels = _label_names(frame, label_col, where)
+    labels = _names_in(frame, label_col, "data.label", where)
     problems = [_problem(*pair, max_characters) for pair in zip(texts, labels, strict=True)]
-    rows = pd.DataFrame({"text": texts, "label": labels}, index=frame.index, dtype=object)
+    columns: dict[str, list[Any]] = {"text": texts, "label": labels}
+    if phase_col is not None:
+        columns["phase"] = _names_in(frame, phase_col, "phases.column", where)
+        problems = [
+            problem or (f"without a value in {shown(phase_col)}" if phase is None else None)
+            for phase, problem in zip(columns["phase"], problems, strict=True)
+        ]
+    rows = pd.DataFrame(columns, index=frame.index, dtype=object)
     good = rows[[problem is None for problem in problems]]
     notes = []
     if len(good) < len(rows):
@@ -188,7 +215,7 @@ def _unknown(key: str, name: str, columns: Sequence[str], where: str) -> str:
     near = difflib.get_close_matches(name.strip().lower(), folded, n=1)
     hint = f" Did you mean {shown(folded[near[0]])}?" if near else ""
     return (
-        f"{where} has no column {shown(name)}, which data.{key} names.{hint} "
+        f"{where} has no column {shown(name)}, which {key} names.{hint} "
         f"Its columns: {listed(map(shown, columns))}."
     )
 
@@ -233,18 +260,18 @@ def _is_number(value: object) -> bool:
         return False
 
 
-def _label_names(frame: DataFrame, column: str, where: str) -> list[str | None]:
-    labels = _values(frame[column])
+def _names_in(frame: DataFrame, column: str, key: str, where: str) -> list[str | None]:
+    values = _values(frame[column])
     # Lists, dicts, arrays and bytes have a length; what else has one is a string.
-    nested = [not isinstance(label, str) and hasattr(label, "__len__") for label in labels]
+    nested = [not isinstance(value, str) and hasattr(value, "__len__") for value in values]
     if any(nested):
         rows = frame.index[nested]
         raise RecipeError(
             f"The column {shown(column)} of {where} holds lists or objects, such as "
-            f"{shown(labels[nested.index(True)])} ({row_names(frame, rows)}). A label is one word "
-            f"or number per row: set data.label to a column that has such."
+            f"{shown(values[nested.index(True)])} ({row_names(frame, rows)}). What is wanted is "
+            f"one word or number per row: set {key} to a column that has such."
         )
-    return [label_name(label) for label in labels]
+    return [label_name(value) for value in values]
 
 
 def _problem(text: object, label: str | None, max_characters: int) -> str | None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from recipes.errors import RecipeError
 from recipes.tasks.columns import label_names
+from recipes.tasks.phases import by_first_phase, check_phases, phase_notes, repeated, strata
 from recipes.tasks.wording import counted, listed, row_names, shown
 
 if TYPE_CHECKING:
@@ -29,14 +30,15 @@ class Splits:
     """Rows to learn from, to choose by and to report on.
 
     Attributes:
-        train: Columns ``text`` and ``label`` (the name); the index still holds the person's own
-            row numbers.
+        train: Columns ``text`` and ``label`` (the name) and, if there are phases, ``phase`` (its
+            place in `phases`); the index still holds the person's own row numbers.
         validation: Likewise.
         test: Likewise.
         labels: Every label name, in the order that label ids follow.
         notes: What was removed or looks odd, to be shown to the person.
         counts: Rows of each split, and how many rows were removed as ``duplicates`` (of these
             ``contradictions`` had another label than the row that was kept) and ``overlaps``.
+        phases: Names of the phases in which the rows arrive.
     """
 
     train: DataFrame
@@ -45,6 +47,7 @@ class Splits:
     labels: list[str]
     notes: list[str]
     counts: dict[str, int]
+    phases: Sequence[str] = ()
 
 
 def split(
@@ -55,26 +58,30 @@ def split(
     seed: int,
     overlap: Literal["remove", "refuse"],
     names: Mapping[str, str] | None = None,
+    phases: Sequence[str] = (),
 ) -> Splits:
     """Remove exact duplicates, keep given splits apart, and draw the missing ones by class.
 
     A split that is not given is drawn from the training rows with scikit-learn's stratified
     ``train_test_split``: first the test split, then the validation split from what is left. A text
-    of a given test split is not left in the other two, nor one of validation in train.
+    of a given test split is not left in the other two, nor one of validation in train. With phases,
+    a text stays in its earliest phase, and each phase has its share of every drawn split.
 
     Args:
-        frames: Cleaned frames: ``all``, or ``train`` and any of ``validation`` and ``test``.
+        frames: Cleaned frames: ``all``, or ``train`` and any of ``validation`` and ``test``. With
+            phases they have a column ``phase``, places in ``phases``.
         test_fraction: Share of the training rows drawn for testing.
         validation_fraction: Share of what is then left, drawn for validation.
         seed: Seed of both draws.
         overlap: Whether texts that two given splits share leave the one that is learned from or
             stop everything.
         names: What each frame is called in messages, usually its file.
+        phases: Names of the phases in which the rows arrive, if they do.
 
     Raises:
         RecipeError: The rows cannot be parted as asked: splits overlap (and are refused), there is
-            only one class, a class is too small, a label is unknown to training, or a fraction
-            leaves too few rows.
+            only one class, a class is too small, a label is unknown to training, a fraction leaves
+            too few rows, or a phase is not in every split.
     """
     log = _Log({**_CALLED, **(names or {})})
     if "all" in frames:
@@ -90,24 +97,32 @@ def split(
         if kept in parts and other in parts:
             parts[other] = _without_shared(parts[kept], parts[other], (kept, other), overlap, log)
     _check_labels(parts, log)
+    given = {name: log.called[name] for name in parts}
     for name, fraction in (("test", test_fraction), ("validation", validation_fraction)):
         if name not in parts:
             parts["train"], parts[name] = _draw(parts, name, fraction, seed, log)
     labels = label_names(parts["train"]["label"])
     _note_odd_labels(parts, labels, log)
+    if phases:
+        check_phases(parts, phases, given)
+        labels = by_first_phase(labels, parts["train"])
+        log.notes += phase_notes(parts, phases)
     rows = {name: len(parts[name]) for name in ("train", "validation", "test")}
-    return Splits(**parts, labels=labels, notes=log.notes, counts={**rows, **log.removed})
+    return Splits(
+        **parts, labels=labels, notes=log.notes, counts={**rows, **log.removed}, phases=phases
+    )
 
 
 def fingerprint(splits: Splits) -> str:
-    """Return the sha256 of all texts and labels in order, to notice that data have changed."""
+    """Return the sha256 of all texts, labels and phases in order, to notice changed data."""
+    columns = ("text", "label", "phase") if splits.phases else ("text", "label")
     digest = hashlib.sha256()
     for name in ("train", "validation", "test"):
         frame: DataFrame = getattr(splits, name)
         digest.update(f"{name} {len(frame)}\n".encode())
-        for column in ("text", "label"):
+        for column in columns:
             for value in frame[column].tolist():
-                data = value.encode()
+                data = str(value).encode()
                 digest.update(b"%d:%b" % (len(data), data))
     return digest.hexdigest()
 
@@ -124,8 +139,8 @@ class _Log:
 
 
 def _unique(frame: DataFrame, name: str, log: _Log) -> DataFrame:
-    """Keep the first of rows with the same text."""
-    again = frame["text"].duplicated()
+    """Keep the first of rows with the same text, in the earliest phase that has it."""
+    again = repeated(frame)
     if not again.any():
         return frame
     first = frame[~again]
@@ -134,6 +149,8 @@ def _unique(frame: DataFrame, name: str, log: _Log) -> DataFrame:
     note = (
         f"Removed {counted(int(again.sum()), 'duplicate')} from the {len(frame):,} rows of "
         f"{log.called[name]}, keeping the first of each text"
+        + " in its earliest phase"
+        * ("phase" in frame)
     )
     if len(contrary):
         note += (
@@ -214,15 +231,28 @@ def _draw(
     parts: Mapping[str, DataFrame], name: str, fraction: float, seed: int, log: _Log
 ) -> tuple[DataFrame, DataFrame]:
     """Draw one split from the training rows, each class in its share; return what is left, too."""
+    import pandas as pd
     from sklearn.model_selection import train_test_split
 
     rows = parts["train"]
-    # One row for each split that is still to be held by the class.
-    _check_classes(rows, 2 + (name == "test" and "validation" not in parts), name, log)
+    groups = strata(rows, fraction)
+    # Classes that several phases share may be left with one row by the first draw: it stays.
+    if name == "test" or groups.equals(rows["label"]):
+        # One row for each split that is still to be held by the class.
+        _check_classes(rows, 2 + (name == "test" and "validation" not in parts), name, log)
     _check_fraction(rows, name, fraction, log)
+    free, bound = rows[groups.notna()], rows[groups.isna()]
+    if free.empty:
+        return rows, free
     rest, drawn = train_test_split(
-        rows, test_size=fraction, random_state=seed, stratify=rows["label"].tolist()
+        free, test_size=fraction, random_state=seed, stratify=groups.dropna().tolist()
     )
+    if len(bound):
+        rest = pd.concat([rest, bound])
+        log.notes.append(
+            f"{counted(len(bound), 'row')} with a label that is rare in its phase "
+            f"stay{'s' * (len(bound) == 1)} out of the {name} split."
+        )
     lost = sorted(set(rows["label"]) - set(rest["label"]))
     if lost:
         raise RecipeError(

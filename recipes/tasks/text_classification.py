@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
-    from recipes.recipe import DataSettings
+    from recipes.recipe import DataSettings, PhasesSettings
 
 
 @tasks.register("text_classification")
@@ -24,30 +24,20 @@ class TextClassification(Task):
 
     problem_type = "single_label"
 
-    def read(self, settings: DataSettings, *, offline: bool) -> Rows:
+    def read(
+        self, settings: DataSettings, phases: PhasesSettings | None = None, *, offline: bool
+    ) -> Rows:
         """Read, check, deduplicate and split the rows; see `Task.read`."""
-        from recipes.tasks.columns import choose_columns, clean
+        from recipes.tasks.phases import assign
         from recipes.tasks.splits import fingerprint, split
 
-        frames, names, facts = _frames(settings, offline)
-        notes: list[str] = []
-        cleaned = {}
-        for key, frame in frames.items():
-            # The catalogue's own columns are known; there is nothing to guess and to say.
-            known = list(frame.columns) == ["text", "label"]
-            text, label, guessed = choose_columns(
-                frame,
-                settings.text or ("text" if known else None),
-                settings.label or ("label" if known else None),
-                names[key],
-            )
-            if key not in ("all", "train") and frame[label].isna().all():
-                notes.append(f"{names[key]} has no labels and is left out")
-                continue
-            cleaned[key], dropped = clean(
-                frame, text, label, names[key], settings.invalid_rows, settings.max_characters
-            )
-            notes += [note for note in (*guessed, *dropped) if note not in notes]
+        files = (phases and phases.files) or ()
+        column = phases.column if phases else None
+        frames, names, facts = _frames(settings, files, offline)
+        cleaned, notes = _cleaned(frames, names, settings, column)
+        arriving: Sequence[str] = ()
+        if phases is not None:
+            cleaned, names, arriving = assign(cleaned, names, phases)
         splits = split(
             cleaned,
             test_fraction=settings.test_fraction,
@@ -55,11 +45,16 @@ class TextClassification(Task):
             seed=settings.split_seed,
             overlap=settings.overlap,
             names=names,
+            phases=arriving,
         )
         ids = {label: index for index, label in enumerate(splits.labels)}
 
         def part(frame: DataFrame) -> Split:
-            return Split(frame["text"].tolist(), [ids[label] for label in frame["label"]])
+            return Split(
+                frame["text"].tolist(),
+                [ids[label] for label in frame["label"]],
+                frame["phase"].tolist() if arriving else (),
+            )
 
         sizes = " / ".join(f"{len(f):,}" for f in (splits.train, splits.validation, splits.test))
         return Rows(
@@ -73,6 +68,7 @@ class TextClassification(Task):
                 *splits.notes,
             ],
             fingerprint=fingerprint(splits),
+            phases=arriving,
             **facts,
         )
 
@@ -139,10 +135,47 @@ class TextClassification(Task):
         }
 
 
+def _cleaned(
+    frames: Mapping[str, DataFrame],
+    names: Mapping[str, str],
+    settings: DataSettings,
+    phase: str | None,
+) -> tuple[dict[str, DataFrame], list[str]]:
+    """Return the usable rows of each frame, and notes on what was guessed and left out.
+
+    The frames have the columns ``text`` and ``label``, and ``phase`` if a column names it.
+    """
+    from recipes.tasks.columns import check_column, choose_columns, clean
+
+    cleaned, notes = {}, []
+    for key, frame in frames.items():
+        # The catalogue's own columns are known; there is nothing to guess and to say.
+        known = list(frame.columns) == ["text", "label"]
+        text, label, guessed = choose_columns(
+            frame,
+            settings.text or ("text" if known else None),
+            settings.label or ("label" if known else None),
+            names[key],
+        )
+        if key in ("validation", "test") and frame[label].isna().all():
+            notes.append(f"{names[key]} has no labels and is left out")
+            continue
+        if phase is not None:
+            check_column(frame, phase, "phases.column", names[key])
+        cleaned[key], dropped = clean(
+            frame, text, label, names[key], settings.invalid_rows, settings.max_characters, phase
+        )
+        notes += [note for note in (*guessed, *dropped) if note not in notes]
+    return cleaned, notes
+
+
 def _frames(
-    settings: DataSettings, offline: bool
+    settings: DataSettings, later: Sequence[str], offline: bool
 ) -> tuple[dict[str, DataFrame], dict[str, str], dict[str, str]]:
-    """Return the raw frames by split, what each is called, and license and source of the data."""
+    """Return the raw frames by split, what each is called, and license and source of the data.
+
+    The files to learn from after the first follow as frames of their own, in their order.
+    """
     from recipes import assets
     from recipes.tasks.tables import read_table
 
@@ -156,6 +189,9 @@ def _frames(
         return frames, {key: f"{settings.source} ({key})" for key in frames}, facts
     files = {"train": settings.train, "validation": settings.validation, "test": settings.test}
     paths = {key: Path(name) for key, name in files.items() if name is not None}
+    paths |= {f"phase {number}": Path(name) for number, name in enumerate(later, start=2)}
     frames = {key: read_table(path) for key, path in paths.items()}
-    facts = {"license": "unknown", "source": ", ".join(path.name for path in paths.values())}
-    return frames, {key: path.name for key, path in paths.items()}, facts
+    names = {key: path.name for key, path in paths.items()}
+    if later and len(set(names.values())) < len(names):
+        names = {key: "/".join(path.parts[-2:]) for key, path in paths.items()}
+    return frames, names, {"license": "unknown", "source": ", ".join(names.values())}
