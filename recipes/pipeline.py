@@ -73,12 +73,13 @@ def check_folder(recipe: Recipe, folder: Path, resume: bool, from_stage: str | N
         ) from error
 
 
-def run_stages(work: Workspace, from_stage: str | None = None) -> None:
+def run_stages(work: Workspace, from_stage: str | None = None, to_stage: str | None = None) -> None:
     """Run every stage that has not finished yet.
 
     Args:
         work: The run; its folder has passed `check_folder`.
         from_stage: Do this stage and all after it anew.
+        to_stage: Stop after this stage; by default after the last.
 
     Raises:
         RecipeError: The run is not possible, or its data have changed since it began. Nothing that
@@ -91,7 +92,9 @@ def run_stages(work: Workspace, from_stage: str | None = None) -> None:
     # Read once, while nobody writes: every process has to skip the same stages.
     finished = _finished(work.folder)
     wait()
-    for number, stage in enumerate(STAGES, start=1):
+    names = [stage.name for stage in STAGES]
+    last = names.index(to_stage) if to_stage else len(names)
+    for number, stage in enumerate(STAGES[: last + 1], start=1):
         if stage.name in finished:
             say(f"[{number}/{len(STAGES)}] {stage.name}: done before")
             continue

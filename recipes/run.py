@@ -33,11 +33,12 @@ examples:
   python -m recipes.run lora_cls
   python -m recipes.run lora_cls data.train=my.csv data.text=review data.label=stars
   python -m recipes.run lora_cls train.epochs=2 --out runs/short
+  python -m recipes.run lora_cls --to merge        # fine-tune only; --resume goes on
   python -m recipes.run lora_cls --resume
   python -m recipes.run lora_cls export.quantization=none --from export
 
-exit status: 0 shipped; 2 finished, but the gate says no; 3 the recipe, the data or the command is
-wrong; 1 anything else
+exit status: 0 shipped, or stopped where --to says; 2 finished, but the gate says no; 3 the recipe,
+the data or the command is wrong; 1 anything else
 """
 
 
@@ -79,6 +80,10 @@ def _parser() -> argparse.ArgumentParser:
         help=f"do this stage and all after it anew: {', '.join(stages)}",
     )  # fmt: skip
     parser.add_argument(
+        "--to", choices=stages, metavar="STAGE",
+        help="stop after this stage; --resume goes on from there",
+    )  # fmt: skip
+    parser.add_argument(
         "--dry-run", dest="plan", action="store_true",
         help="check recipe, data and backbone; print the plan",
     )  # fmt: skip
@@ -100,6 +105,7 @@ def _run(options: argparse.Namespace) -> int:
         raise RecipeError("No recipe is named. Try python -m recipes.run --list.")
     if options.resume and options.stage:
         raise RecipeError("--resume and --from exclude each other: --from goes on from its stage.")
+    _check_order(options.stage, options.to)
     recipe = read_recipe(options.recipe, options.overrides, options.plugin)
     folder = Path(options.out or Path("runs") / Path(options.recipe).stem)
     if options.offline:
@@ -113,7 +119,20 @@ def _run(options: argparse.Namespace) -> int:
 
     if is_main():
         check_folder(recipe, folder, options.resume, options.stage)
-    return _ship(_workspace(recipe, folder, options.offline), options.stage)
+    work = _workspace(recipe, folder, options.offline)
+    if options.to and options.to != STAGES[-1].name:
+        return _stop_early(work, options.stage, options.to)
+    return _ship(work, options.stage)
+
+
+def _check_order(first: str | None, last: str | None) -> None:
+    """Refuse to begin after the stage at which to stop."""
+    names = [stage.name for stage in STAGES]
+    if first and last and names.index(first) > names.index(last):
+        raise RecipeError(
+            f"--from {first} comes after --to {last}: nothing would be done. The stages are "
+            f"{', '.join(names)}."
+        )
 
 
 def _workspace(recipe: Recipe, folder: Path, offline: bool) -> Workspace:
@@ -149,6 +168,21 @@ def _ship(work: Workspace, from_stage: str | None) -> int:
         print(f"The gate says no: {'; '.join(reasons)}. Everything is kept in {work.folder}.")
         return REFUSED
     print(f"Shipped {work.folder / 'bundle'} after {time.perf_counter() - start:.0f} s.")
+    return SHIPPED
+
+
+def _stop_early(work: Workspace, from_stage: str | None, to_stage: str) -> int:
+    """Run the stages up to one of them, print the ledger so far and say how to go on."""
+    from recipes.pipeline import run_stages
+    from recipes.reporting.table import print_ledger
+
+    run_stages(work, from_stage, to_stage)
+    if is_main():
+        print_ledger(work.ledger)
+        print(
+            f"Stopped after {to_stage}, as --to asks. Go on in {work.folder} with --resume, "
+            "without --to."
+        )
     return SHIPPED
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec
 
@@ -96,19 +97,38 @@ def chart(draw: Callable[Arguments, Figure]) -> Callable[Arguments, str]:
 
     @wraps(draw)
     def drawn(*args: Arguments.args, **kwargs: Arguments.kwargs) -> str:
-        import matplotlib
-
-        with matplotlib.rc_context(), warnings.catch_warnings():
-            # What matplotlib's own font lacks is set by the reader's browser.
-            warnings.simplefilter("ignore", UserWarning)
-            matplotlib.rcdefaults()
-            matplotlib.rcParams.update(_SETTINGS)
+        with _style():
             buffer = io.StringIO()
             nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
             draw(*args, **kwargs).savefig(buffer, format="svg", transparent=True, metadata=nothing)
         return _inline(buffer.getvalue(), draw.__name__)
 
     return drawn
+
+
+def picture(draw: Callable[Arguments, Figure]) -> Callable[Arguments, bytes]:
+    """Turn a function that draws a figure into one that returns a PNG, two pixels a unit."""
+
+    @wraps(draw)
+    def drawn(*args: Arguments.args, **kwargs: Arguments.kwargs) -> bytes:
+        with _style():
+            buffer = io.BytesIO()
+            draw(*args, **kwargs).savefig(buffer, format="png", dpi=144, facecolor=shade("paper"))
+        return buffer.getvalue()
+
+    return drawn
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    import matplotlib
+
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        # What matplotlib's own font lacks is set by the reader's browser.
+        warnings.simplefilter("ignore", UserWarning)
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_SETTINGS)
+        yield
 
 
 def canvas(width: float, height: float) -> Figure:

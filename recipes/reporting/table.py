@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from recipes.ledger import Ledger, Row
 
 #: The row that others are held against.
@@ -15,16 +17,26 @@ _TERMINAL = (
 
 def print_ledger(ledger: Ledger) -> None:
     """Print every row with its difference from the row before and from the teacher."""
+    print_table([{name: row[name] for name in _TERMINAL} for row in ledger_cells(ledger)])
+
+
+def print_table(rows: Sequence[Mapping[str, str]], bold: int | None = None) -> None:
+    """Print a table on standard output.
+
+    Args:
+        rows: Cells by column; the first column is set to the left, all others to the right.
+        bold: Place of a row that stands out.
+    """
     from rich.box import SIMPLE
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=SIMPLE, pad_edge=False)
-    for name in _TERMINAL:
-        table.add_column(name, justify="left" if name == "row" else "right", no_wrap=True)
-    for cells in ledger_cells(ledger):
-        table.add_row(*(Text(cells[name]) for name in _TERMINAL))
+    for place, name in enumerate(rows[0]):
+        table.add_column(name, justify="right" if place else "left", no_wrap=True)
+    for place, row in enumerate(rows):
+        table.add_row(*map(Text, row.values()), style="bold" if place == bold else None)
     # In a log or a narrow window a long line is better than a table with holes.
     needed = Console(width=1000).measure(table).maximum
     Console(width=max(needed, Console().width)).print(table)

@@ -1,0 +1,136 @@
+"""One run of a comparison: the real command as a child process, taken up where it stopped."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from subprocess import DEVNULL, Popen
+from typing import Any
+
+import yaml
+
+from recipes.cells import Cell
+from recipes.errors import RecipeError
+from recipes.ledger import Ledger
+from recipes.pipeline import PROGRESS, RECIPE
+from recipes.reading import differences, plain
+from recipes.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Run:
+    """One seed of one cell.
+
+    Attributes:
+        cell: The cell.
+        seed: The seed.
+        recipe: What they resolve to.
+        folder: The run's folder.
+    """
+
+    cell: Cell
+    seed: int
+    recipe: Recipe
+    folder: Path
+
+    @property
+    def title(self) -> str:
+        """What it is called in messages."""
+        return f"{self.cell.label}, seed {self.seed}"
+
+    @property
+    def log(self) -> Path:
+        """Where what the run says is kept."""
+        return self.folder.with_name(f"{self.folder.name}.log")
+
+    @property
+    def ledger(self) -> Ledger:
+        """What it has measured so far.
+
+        Raises:
+            RecipeError: The file is damaged.
+        """
+        return Ledger(self.folder / "ledger.json")
+
+    @property
+    def progress(self) -> Mapping[str, Any]:
+        """What it says of itself; nothing before it has begun."""
+        try:
+            return dict(json.loads((self.folder / PROGRESS).read_text("utf-8")))
+        except (OSError, ValueError):
+            return {}  # a damaged file is the run's own to tell
+
+    def is_finished(self, stage: str) -> bool:
+        """Tell whether a stage has finished, and what it measured is there."""
+        return stage in self.progress.get("finished", []) and "teacher" in self.ledger
+
+    def check_folder(self) -> None:
+        """Check that nothing else has run in the folder.
+
+        Raises:
+            RecipeError: Another recipe has, or one cannot tell.
+        """
+        path = self.folder / RECIPE
+        if not path.exists():
+            return
+        try:
+            before = dict(yaml.safe_load(path.read_text("utf-8")))
+        except (yaml.YAMLError, TypeError, ValueError):
+            raise RecipeError(
+                f"{path} is damaged. Remove {self.folder}, or compare elsewhere (--out DIR)."
+            ) from None
+        if changed := differences(before, plain(self.recipe)):
+            raise RecipeError(
+                f"{self.folder} was made with another recipe: {', '.join(changed)} differ. "
+                "Compare elsewhere (--out DIR), or remove that folder. Nothing was started."
+            )
+
+    def start(self, recipe: str, options: Sequence[str]) -> str:
+        """Run the command to its end, or from where it stopped, and return why it failed, if so.
+
+        Args:
+            recipe: The recipe's name.
+            options: Further words of the command.
+
+        Raises:
+            RecipeError: Another process works in the folder.
+        """
+        command = [sys.executable, "-m", "recipes.run", recipe, *self.cell.overrides]
+        command += [f"seed={self.seed}", "--out", str(self.folder), *options]
+        command += ["--resume"] if self.folder.is_dir() else []
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("ab") as log:
+            self._lock(log.fileno())
+            before = log.tell()
+            child = Popen(command, stdin=DEVNULL, stdout=log, stderr=log)
+            try:
+                status = child.wait()
+            except BaseException:
+                child.terminate()  # a run may be ended at any time: it goes on from a checkpoint
+                child.wait()
+                raise
+        return self._fault(before, status) if status else ""
+
+    def _lock(self, log: int) -> None:
+        """Lock the log. The child inherits the file and so holds the lock as long as it lives."""
+        try:
+            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RecipeError(
+                f"Another process works in {self.folder}. Wait for it or stop it, or compare "
+                "elsewhere (--out DIR)."
+            ) from None
+
+    def _fault(self, before: int, status: int) -> str:
+        """Say why the child failed, from what it has written to the log since ``before``."""
+        if status < 0:
+            return f"ended by {signal.Signals(-status).name} (log: {self.log})"
+        said = self.log.read_bytes()[before:].decode("utf-8", "replace").splitlines()
+        lines = [line.strip() for line in said if line.strip()]
+        errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+        return f"{(errors or lines or [f'exit status {status}'])[-1]} (log: {self.log})"

@@ -1,0 +1,219 @@
+"""Fine-tune several variants of a recipe on the same rows and seeds, and put them side by side.
+
+python -m recipes.compare NAME key=A,B … [--variant "key=value …"]
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from adapters.errors import AdapterError
+from distill.errors import DistillError
+from recipes.cells import Cell, check_cells, make_cells
+from recipes.child import Run
+from recipes.console import Parser, say
+from recipes.errors import RecipeError
+from recipes.reporting.comparison import (
+    Comparison,
+    Outcome,
+    Result,
+    baselines,
+    figures,
+    print_comparison,
+    write_comparison,
+)
+
+COMPARED, FAILED, WRONG, STOPPED = 0, 1, 3, 130
+_EPILOG = """\
+An override with several values is an axis, and the cells are the product of the axes; commas in
+brackets or quotes do not count. Each --variant adds one cell written by hand; without an axis the
+variants are the only cells, and --variant "" is the recipe as it stands. All other overrides hold
+for every cell. Every cell runs once with each seed, on the same split.
+
+examples:
+  python -m recipes.compare lora_cls strategy.name=lora,dora,bottleneck,bitfit --seeds 0,1,2
+  python -m recipes.compare lora_cls strategy.rank=4,8,16 train.learning_rate=1e-3,3e-4
+  python -m recipes.compare lora_cls "strategy={name: lora, rank: 8},{name: ia3}" train.epochs=3
+  python -m recipes.compare lora_cls strategy.name=lora,dora \\
+      --variant "strategy.name=full backbone.quantization=none train.learning_rate=2e-4"
+
+The same command again goes on where it stopped, and uses what is finished.
+
+exit status: 0 compared; 1 a run failed (the others are compared); 3 the recipe, the data or the
+command is wrong; 130 stopped
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    try:
+        return _compare(_parser().parse_intermixed_args(arguments))
+    except (RecipeError, AdapterError, DistillError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return WRONG
+    except OSError as error:
+        print(
+            f"error: {error.filename or 'A file'} cannot be read or written: {error.strerror}. "
+            "Free the disk or mend the rights, or choose another folder with --out.",
+            file=sys.stderr,
+        )
+        return WRONG
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return STOPPED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="python -m recipes.compare",
+        description="Fine-tune variants of a recipe and put them side by side.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("recipe", nargs="?", help="a shipped recipe's name, or a YAML file")
+    parser.add_argument("overrides", nargs="*", metavar="key=A,B", help="laid over the recipe")
+    parser.add_argument(
+        "--variant", action="append", default=[], metavar='"key=value …"',
+        help="one more cell with these overrides; repeatable",
+    )  # fmt: skip
+    parser.add_argument("--seeds", default="0", metavar="0,1,2", help="(default: 0)")
+    parser.add_argument(
+        "--out", metavar="DIR", help="the comparison's folder (default: runs/compare-NAME)"
+    )
+    parser.add_argument(
+        "--to", choices=("finetune", "merge"), default="merge",
+        help="how far each run goes (default: merge, which measures the drift of merging)",
+    )  # fmt: skip
+    parser.add_argument("--dry-run", dest="plan", action="store_true", help="print the cells")
+    parser.add_argument(
+        "--plugin", action="append", default=[], metavar="MODULE",
+        help="import a module or .py file that registers strategies or others; repeatable",
+    )  # fmt: skip
+    parser.add_argument("--offline", action="store_true", help="use what is cached, fetch nothing")
+    return parser
+
+
+def _compare(options: argparse.Namespace) -> int:
+    if options.recipe is None:
+        raise RecipeError("No recipe is named. Try python -m recipes.run --list.")
+    name = Path(options.recipe).stem
+    folder = Path(options.out or Path("runs") / f"compare-{name}")
+    runs = _planned(options, folder)
+    if options.plan:
+        _print_plan(runs, options.to, folder)
+        return COMPARED
+    faults = _run_all(runs, options)
+    comparison = _gather(name, runs, faults, folder)
+    print_comparison(comparison)
+    written = write_comparison(comparison, folder)
+    say(f"written: {', '.join(map(str, written))}")
+    return FAILED if faults else COMPARED
+
+
+def _planned(options: argparse.Namespace, folder: Path) -> list[Run]:
+    """Return every run, checked as far as is possible without reading the data."""
+    seeds = _seeds(options.seeds)
+    said = [*options.overrides, *(word for text in options.variant for word in text.split())]
+    if any(word.startswith("seed=") for word in said):
+        raise RecipeError("The seed is the same for all cells: name it with --seeds 0,1,2.")
+    cells = make_cells(options.recipe, options.overrides, options.variant)
+    recipes = check_cells(options.recipe, cells, seeds, options.plugin)
+    runs = [
+        Run(cell, seed, recipes[cell.label, seed], folder / cell.folder / f"seed-{seed}")
+        for cell in cells
+        for seed in seeds
+    ]
+    for run in runs:
+        run.check_folder()
+    return runs
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        seeds = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise RecipeError(f"--seeds {text} is wrong: write whole numbers, --seeds 0,1,2.") from None
+    if len(set(seeds)) < len(seeds):
+        raise RecipeError(f"--seeds {text} names a seed twice.")
+    return seeds
+
+
+def _print_plan(runs: Sequence[Run], stage: str, folder: Path) -> None:
+    cells = list(dict.fromkeys(run.cell for run in runs))
+    seeds = list(dict.fromkeys(run.seed for run in runs))
+    done = sum(run.is_finished(stage) for run in runs)
+    print(f"folder  {folder}")
+    print(f"runs    {len(runs)}, each to {stage}; {done} finished before")
+    print(f"seeds   {', '.join(map(str, seeds))}")
+    shared = [override for override in cells[0].overrides if override not in cells[0].own]
+    if shared:
+        print(f"all     {' '.join(shared)}")
+    width = max(len(cell.label) for cell in cells)
+    for cell in cells:
+        print(f"cell    {cell.label:<{width}}  {' '.join(cell.own)}".rstrip())
+
+
+def _run_all(runs: Sequence[Run], options: argparse.Namespace) -> dict[Path, str]:
+    """Run what has not finished, one after the other; return why some failed, by folder."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    words = ["--to", options.to, *(["--offline"] if options.offline else [])]
+    words += [word for plugin in options.plugin for word in ("--plugin", plugin)]
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
+    faults: dict[Path, str] = {}
+    with Progress(
+        *columns, TimeElapsedColumn(), console=console, transient=True,
+        disable=not console.is_terminal,
+    ) as bar:  # fmt: skip
+        task = bar.add_task("", total=len(runs))
+        for number, run in enumerate(runs, start=1):
+            bar.update(task, description=run.title, refresh=True)
+            finished = run.is_finished(options.to)
+            if not finished and (fault := run.start(options.recipe, words)):
+                faults[run.folder] = fault
+            said = "done before" if finished else _told(run, faults)
+            line = f"[{number}/{len(runs)}] {run.title}: {said}"
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+            bar.advance(task)
+    return faults
+
+
+def _told(run: Run, faults: Mapping[Path, str]) -> str:
+    if run.folder in faults:
+        return f"failed: {faults[run.folder]}"
+    teacher = run.ledger["teacher"]
+    valid, test = teacher.validation["accuracy"], teacher.metrics["accuracy"]
+    return f"valid. {100 * valid:.2f}, test {100 * test:.2f}, {teacher.seconds:.1f} s"
+
+
+def _gather(name: str, runs: Sequence[Run], faults: Mapping[Path, str], folder: Path) -> Comparison:
+    """Read what all runs have measured."""
+    grouped: dict[Cell, list[Outcome]] = {}
+    for run in runs:
+        fault = faults.get(run.folder, "")
+        found = {} if fault else figures(run.ledger)
+        place = str(run.folder.relative_to(folder))
+        grouped.setdefault(run.cell, []).append(Outcome(run.seed, place, found, fault))
+    results = [Result(cell.label, cell.overrides, found) for cell, found in grouped.items()]
+    return Comparison(name, results, baselines(runs[0].ledger), list(_notes(runs, faults)))
+
+
+def _notes(runs: Sequence[Run], faults: Mapping[Path, str]) -> Iterator[str]:
+    if len({run.progress.get("data") for run in runs if run.folder not in faults}) > 1:
+        yield "The cells do not share their rows: accuracies are of different splits."
+    for run in runs:
+        if run.folder in faults:
+            yield f"{run.title}, failed: {faults[run.folder]}"
+
+
+if __name__ == "__main__":
+    # Ended politely, it stops its run too instead of leaving it behind.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    sys.exit(main())

@@ -1,0 +1,252 @@
+"""What the cells of a comparison came to, side by side: numbers, table, files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from recipes.ledger import Ledger, write_json
+from recipes.reporting.comparison_chart import comparison_chart
+from recipes.reporting.table import print_table
+
+_BASELINES = ("majority", "tfidf-logreg", "frozen-logreg")
+#: What incremental learning adds, as the row ``teacher`` names it.
+_PHASES = ("average_accuracy", "forgetting", "forward_transfer")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One seed of one cell.
+
+    Attributes:
+        seed: The seed.
+        folder: The run's folder, relative to the comparison's.
+        figures: What was measured, by name; see `figures`. Empty if the run failed.
+        fault: Why it failed; empty if it did not.
+    """
+
+    seed: int
+    folder: str
+    figures: dict[str, float] = field(default_factory=dict)
+    fault: str = ""
+
+
+@dataclass(frozen=True)
+class Result:
+    """All seeds of one cell.
+
+    Attributes:
+        label: What sets the cell apart.
+        overrides: Laid over the recipe, the seed aside.
+        outcomes: One a seed.
+    """
+
+    label: str
+    overrides: Sequence[str]
+    outcomes: Sequence[Outcome]
+
+    @property
+    def failed(self) -> int:
+        """How many seeds failed."""
+        return sum(bool(outcome.fault) for outcome in self.outcomes)
+
+    def mean(self, name: str) -> float | None:
+        """Return a figure's mean over the seeds that have it; None if none has."""
+        values = self._values(name)
+        return fmean(values) if values else None
+
+    def deviation(self, name: str) -> float | None:
+        """Return a figure's sample standard deviation; None with fewer than two seeds."""
+        values = self._values(name)
+        return stdev(values) if len(values) > 1 else None
+
+    def _values(self, name: str) -> list[float]:
+        return [o.figures[name] for o in self.outcomes if name in o.figures]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The cells side by side.
+
+    Attributes:
+        recipe: Name of the recipe.
+        results: One a cell, in the order given.
+        baselines: Accuracy on the validation and on the test split, by baseline's name.
+        notes: What a reader should know.
+    """
+
+    recipe: str
+    results: Sequence[Result]
+    baselines: dict[str, tuple[float, float]]
+    notes: Sequence[str] = ()
+
+    @cached_property
+    def best(self) -> Result | None:
+        """The cell with the highest mean validation accuracy of those without a failed seed."""
+        whole = [result for result in self.results if not result.failed]
+        return max(whole, key=lambda r: r.mean("validation_accuracy") or 0.0, default=None)
+
+    def overhead(self, result: Result) -> float | None:
+        """Return a cell's tokens a second as a multiple of the first cell's."""
+        own, first = (r.mean("tokens_per_second") for r in (result, self.results[0]))
+        return own / first if own and first else None
+
+
+def figures(ledger: Ledger) -> dict[str, float]:
+    """Return what a run measured, by name; what its ledger does not know is left out.
+
+    Accuracies, ``trainable_share`` and ``merge_agreement`` (equal test labels before and after the
+    adapter was merged) are fractions.
+    """
+    teacher = ledger["teacher"]
+    found = {
+        "validation_accuracy": teacher.validation["accuracy"],
+        "test_accuracy": teacher.metrics["accuracy"],
+        "macro_f1": teacher.metrics["macro_f1"],
+        "trainable_parameters": teacher.trainable_parameters,
+        "trainable_share": teacher.trainable_parameters / teacher.parameters,
+        "seconds": teacher.seconds,
+    }
+    for name in ("tokens_per_second", "peak_memory_bytes"):
+        if value := getattr(teacher, name):  # zero stands for not measured
+            found[name] = value
+    if "merged" in ledger:
+        drift = ledger["merged"].agreement
+        found["merge_agreement"] = drift["labels"]
+        found["merge_logit_difference"] = drift["max_logit_difference"]
+    found |= {name: value for name in _PHASES if (value := teacher.phases.get(name)) is not None}
+    if "joint" in ledger:
+        found["joint_accuracy"] = ledger["joint"].metrics["accuracy"]
+    return found
+
+
+def baselines(ledger: Ledger) -> dict[str, tuple[float, float]]:
+    """Return a run's baselines: accuracy on the validation and on the test split, by name."""
+    rows = [ledger[name] for name in _BASELINES if name in ledger]
+    return {row.name: (row.validation["accuracy"], row.metrics["accuracy"]) for row in rows}
+
+
+def print_comparison(comparison: Comparison) -> None:
+    """Print the table and what goes with it."""
+    best = comparison.best
+    place = None if best is None else list(comparison.results).index(best)
+    print_table(table_cells(comparison), bold=place)
+    for line in legend(comparison):
+        print(line)
+
+
+def write_comparison(comparison: Comparison, folder: Path) -> list[Path]:
+    """Write ``comparison.json``, ``.md`` and ``.png`` and return their paths."""
+    paths = [folder / f"comparison.{end}" for end in ("json", "md", "png")]
+    write_json(paths[0], _plain(comparison))
+    paths[1].write_text(_markdown(comparison), encoding="utf-8")
+    paths[2].write_bytes(comparison_chart(comparison))
+    return paths
+
+
+def table_cells(comparison: Comparison) -> list[dict[str, str]]:
+    """Return the table's cells by column, row by row; columns that nobody fills are left out."""
+    rows = [_row(comparison, result) for result in comparison.results]
+    filled = [column for column in rows[0] if any(row[column] for row in rows)]
+    return [{column: row[column] for column in filled} for row in rows]
+
+
+def legend(comparison: Comparison) -> list[str]:
+    """Return the lines below the table."""
+    lines = []
+    if comparison.best is not None:
+        lines.append(f"* best on validation, by the mean: {comparison.best.label}.")
+    if comparison.baselines:
+        told = ", ".join(
+            f"{name} {100 * valid:.2f} / {100 * test:.2f}"
+            for name, (valid, test) in comparison.baselines.items()
+        )
+        lines.append(f"Baselines of {comparison.results[0].label}, valid. / test: {told}.")
+    return [*lines, *comparison.notes]
+
+
+def _row(comparison: Comparison, result: Result) -> dict[str, str]:
+    def spread(name: str, scale: float = 100) -> str:
+        mean, deviation = result.mean(name), result.deviation(name)
+        if mean is None:
+            return ""
+        return f"{scale * mean:.2f}" + (
+            f" ±{scale * deviation:.2f}" if deviation is not None else ""
+        )
+
+    def single(name: str, write: Callable[[float], str]) -> str:
+        mean = result.mean(name)
+        return "" if mean is None else write(mean)
+
+    star = " *" if result is comparison.best else ""
+    some = f" ({result.failed} of {len(result.outcomes)} failed)" if result.failed else ""
+    overhead = comparison.overhead(result)
+    return {
+        "cell": f"{result.label}{star}{some}",
+        "valid.": spread("validation_accuracy") or "failed",
+        "test": spread("test_accuracy"),
+        "macro F1": spread("macro_f1"),
+        "avg phases": spread("average_accuracy"),
+        "forgetting": spread("forgetting"),
+        "transfer": spread("forward_transfer"),
+        "joint": spread("joint_accuracy"),
+        "learn": single("trainable_parameters", lambda value: f"{value:,.0f}"),
+        "share %": single("trainable_share", lambda value: f"{100 * value:.2f}"),
+        "s": single("seconds", lambda value: f"{value:.1f}"),
+        "tokens/s": single("tokens_per_second", lambda value: f"{value:,.0f}"),
+        "× first": "" if overhead is None else f"{overhead:.2f}",
+        "peak GB": single("peak_memory_bytes", lambda value: f"{value / 1e9:.2f}"),
+        "merge agrees": single("merge_agreement", lambda value: f"{100 * value:.2f}"),
+        "max Δ logit": single("merge_logit_difference", lambda value: f"{value:.2g}"),
+    }
+
+
+def _markdown(comparison: Comparison) -> str:
+    rows = table_cells(comparison)
+    columns = list(rows[0])
+    lines = [f"# {comparison.recipe}, compared", "", _line(columns)]
+    lines.append(f"|:---|{'---:|' * (len(columns) - 1)}")
+    lines += [_line(list(row.values())) for row in rows]
+    lines += ["", *(f"{_escaped(line)}\n" for line in legend(comparison))]
+    return "\n".join([*lines, "![The cells side by side](comparison.png)", ""])
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(map(_escaped, cells))} |"
+
+
+def _escaped(text: str) -> str:
+    return re.sub(r"([|*_<])", r"\\\1", text)
+
+
+def _plain(comparison: Comparison) -> dict[str, Any]:
+    return {
+        "recipe": comparison.recipe,
+        "best": comparison.best.label if comparison.best else None,
+        "cells": [_plain_result(comparison, result) for result in comparison.results],
+        "baselines": {
+            name: {"validation_accuracy": valid, "test_accuracy": test}
+            for name, (valid, test) in comparison.baselines.items()
+        },
+        "notes": list(comparison.notes),
+    }
+
+
+def _plain_result(comparison: Comparison, result: Result) -> dict[str, Any]:
+    names = dict.fromkeys(name for outcome in result.outcomes for name in outcome.figures)
+    return {
+        "label": result.label,
+        "overrides": list(result.overrides),
+        "mean": {name: result.mean(name) for name in names},
+        "deviation": {name: result.deviation(name) for name in names},
+        "overhead": comparison.overhead(result),
+        "runs": [
+            {"seed": o.seed, "folder": o.folder, "fault": o.fault or None, **o.figures}
+            for o in result.outcomes
+        ],
+    }

@@ -1,0 +1,402 @@
+"""Comparisons through the real command: their cells, what is run, what is used again, the files."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import IO, Any
+
+import pytest
+import tiny
+
+from recipes.cells import Cell, make_cells
+from recipes.compare import main
+from recipes.errors import RecipeError
+from recipes.ledger import Ledger, Row
+from recipes.pipeline import PROGRESS
+from recipes.reporting.comparison import (
+    Comparison,
+    Outcome,
+    Result,
+    figures,
+    legend,
+    table_cells,
+    write_comparison,
+)
+from recipes.run import main as run
+
+Make = Callable[[str], Path]
+#: Enough to train; nobody asks here whether it learns much.
+QUICK = ["train.epochs=1", "train.learning_rate=5e-3", "distill.student.layers=2", "threads=1"]
+AXIS = "strategy.rank=2,4"
+
+
+def cells(*overrides: str, variants: tuple[str, ...] = ()) -> list[Cell]:
+    return make_cells("lora_cls", overrides, variants)
+
+
+def labels(*overrides: str, variants: tuple[str, ...] = ()) -> list[str]:
+    return [cell.label for cell in cells(*overrides, variants=variants)]
+
+
+def test_cells_are_the_product_of_the_axes() -> None:
+    made = cells("strategy.name=lora,dora", "train.epochs=3", "train.learning_rate=1e-3,3e-4")
+    assert [cell.overrides for cell in made] == [
+        ("train.epochs=3", f"strategy.name={name}", f"train.learning_rate={rate}")
+        for name in ("lora", "dora")
+        for rate in ("1e-3", "3e-4")
+    ]
+    assert made[0].label == "lora learning_rate=1e-3"
+    assert len({cell.folder for cell in made}) == 4
+
+
+def test_commas_in_brackets_and_quotes_make_no_axis() -> None:
+    alone = ["strategy.targets=[query,value]", "strategy={name: lora, rank: 8}", "data.text='a,b'"]
+    assert [cell.overrides for cell in cells(*alone)] == [tuple(alone)]
+    assert labels("strategy={name: lora, rank: 8},{name: full}") == ["lora rank=8", "full"]
+    assert labels("data.text=don't,won't") == ["text=don't", "text=won't"]
+
+
+def test_variants_are_cells_of_their_own() -> None:
+    by_hand = "strategy.name=full backbone.quantization=none"
+    made = cells("strategy.name=lora,dora", "train.epochs=3", variants=(by_hand,))
+    assert [cell.label for cell in made] == ["lora", "dora", "full quantization=none"]
+    assert made[2].overrides == ("train.epochs=3", *by_hand.split())
+    assert labels(variants=(by_hand, "")) == ["full quantization=none", "lora_cls"]
+    quoted = cells(variants=("'strategy={name: lora, rank: 8}' seed_text=1",))
+    assert quoted[0].own == ("strategy={name: lora, rank: 8}", "seed_text=1")
+
+
+def test_labels_stay_apart() -> None:
+    assert labels("train.epochs=1,2", "distill.train.epochs=3,4")[0] == (
+        "train.epochs=1 distill.train.epochs=3"
+    )
+    both = labels(variants=("strategy=lora", "strategy.name=lora"))
+    assert both == ["strategy=lora", "strategy.name=lora"]
+    made = cells("backbone.model=/a/one,/b/one", "train.epochs=1,2")
+    assert len({cell.label for cell in made}) == len({cell.folder for cell in made}) == 4
+    folders = [cell.folder for cell in cells("data.text=a/b,a:b")]
+    assert len(set(folders)) == 2
+    assert not any("/" in folder for folder in folders)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "variants", "told"),
+    [
+        (["train.epochs=1,"], [], "empty value"),
+        (["train.epochs=1,2", "train.epochs=3,4"], [], "there twice"),
+        ([], ["'open"], "cannot be split"),
+    ],
+)
+def test_wrong_axes_are_refused(overrides: list[str], variants: list[str], told: str) -> None:
+    with pytest.raises(RecipeError, match=told):
+        make_cells("lora_cls", overrides, variants)
+
+
+@pytest.fixture(scope="module")
+def common(tiny_backbone: Make, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    data = tiny.table(tmp_path_factory.mktemp("data") / "rows.csv", count=120)
+    return [f"data.train={data}", f"backbone.model={tiny_backbone('bert')}", *QUICK]
+
+
+class InProcess:
+    """Stands in for a child process: loading the libraries anew costs a child ten seconds."""
+
+    def __init__(self, command: Sequence[str], *, stdout: IO[bytes], **_: Any) -> None:
+        assert command[:3] == [sys.executable, "-m", "recipes.run"]
+        log = io.TextIOWrapper(stdout, "utf-8", write_through=True)
+        with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+            self.status = run(command[3:])
+        log.detach()
+
+    def wait(self) -> int:
+        return self.status
+
+
+@pytest.fixture(scope="module")
+def compared(common: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a comparison of two cells and two seeds."""
+    out = tmp_path_factory.mktemp("compared") / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("recipes.child.Popen", InProcess)
+        assert main(["lora_cls", AXIS, *common, "--seeds", "0,1", "--out", str(out)]) == 0
+    return out
+
+
+def written(out: Path) -> dict[str, Any]:
+    return json.loads((out / "comparison.json").read_text())  # type: ignore[no-any-return]
+
+
+def stamps(out: Path) -> dict[Path, int]:
+    """Return when the runs' files were written."""
+    return {path: path.stat().st_mtime_ns for path in out.glob("*/**/*") if path.is_file()}
+
+
+def refusal(capfd: pytest.CaptureFixture[str], arguments: list[str]) -> str:
+    capfd.readouterr()
+    assert main(arguments) == 3
+    said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(said) == 1
+    return said[0]
+
+
+def test_the_numbers_are_those_of_the_ledgers(compared: Path) -> None:
+    story = written(compared)
+    assert [cell["label"] for cell in story["cells"]] == ["rank=2", "rank=4"]
+    for cell in story["cells"]:
+        ledgers = [Ledger(compared / run["folder"] / "ledger.json") for run in cell["runs"]]
+        teachers = [ledger["teacher"] for ledger in ledgers]
+        assert [run["seed"] for run in cell["runs"]] == [0, 1]
+        valid = [row.validation["accuracy"] for row in teachers]
+        assert cell["mean"]["validation_accuracy"] == fmean(valid)
+        assert cell["deviation"]["validation_accuracy"] == stdev(valid)
+        assert cell["mean"]["test_accuracy"] == fmean(row.metrics["accuracy"] for row in teachers)
+        assert cell["mean"]["seconds"] == fmean(row.seconds for row in teachers)
+        assert cell["mean"]["trainable_parameters"] == teachers[0].trainable_parameters
+        drift = [ledger["merged"].agreement["labels"] for ledger in ledgers]
+        assert cell["mean"]["merge_agreement"] == fmean(drift)
+        assert not any("student" in ledger for ledger in ledgers)
+    first, second = (cell["mean"] for cell in story["cells"])
+    assert first["trainable_share"] < second["trainable_share"]
+    assert set(story["baselines"]) == {"majority", "tfidf-logreg", "frozen-logreg"}
+    best = max(story["cells"], key=lambda cell: cell["mean"]["validation_accuracy"])
+    assert story["best"] == best["label"]
+
+
+def test_cells_share_their_rows_and_differ_in_their_seed(compared: Path) -> None:
+    progress = [json.loads(path.read_text()) for path in compared.glob("*/*/progress.json")]
+    assert len(progress) == 4
+    assert len({entry["data"] for entry in progress}) == 1
+    assert written(compared)["notes"] == []
+    models = [path.read_bytes() for path in compared.glob("*/*/merged/model.safetensors")]
+    assert len(models) == len(set(models)) == 4
+
+
+def test_the_table_and_the_picture_are_written(compared: Path) -> None:
+    text = (compared / "comparison.md").read_text()
+    mean = written(compared)["cells"][1]["mean"]["test_accuracy"]
+    row = next(line for line in text.splitlines() if line.startswith("| rank=4"))
+    assert f" {100 * mean:.2f} ±" in row
+    assert "majority" in text
+    assert (compared / "comparison.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_same_command_again_trains_nothing(
+    compared: Path, common: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    before, story = stamps(compared), written(compared)
+    assert main(["lora_cls", AXIS, *common, "--seeds", "0,1", "--out", str(compared)]) == 0
+    said = capfd.readouterr()
+    assert said.err.count("done before") == 4
+    assert "rank=2" in said.out
+    assert "±" in said.out
+    assert stamps(compared) == before
+    assert written(compared) == story
+
+
+def test_a_further_cell_leaves_the_others_as_they_are(
+    compared: Path,
+    common: list[str],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One more that fails at once: it is named, the rest is compared."""
+    out = tmp_path / "out"
+    shutil.copytree(compared, out)
+    monkeypatch.setattr("recipes.child.Popen", InProcess)
+    given = ["lora_cls", AXIS, *common, "--variant", "data.max_length=99", "--out", str(out)]
+    assert main(given) == 1
+    said = capfd.readouterr()
+    assert said.err.count("done before") == 2
+    assert "at most 32" in said.err
+    assert "failed" in said.out
+    story = written(out)
+    assert [cell["label"] for cell in story["cells"]] == ["rank=2", "rank=4", "max_length=99"]
+    assert "at most 32" in story["cells"][2]["runs"][0]["fault"]
+    assert story["best"] in ("rank=2", "rank=4")
+
+
+def test_wrong_cells_are_refused_before_anything_is_run(
+    common: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    given = ["lora_cls", *common, "--out", str(out)]
+    told = refusal(capfd, [*given, "train.epochs=1,none"])
+    assert "1 of 2 cells" in told
+    assert "[epochs=none]" in told
+    told = refusal(capfd, [*given, "strategy.name=lora,full"])
+    remedy = "--variant 'strategy.name=full backbone.quantization=none'"
+    assert "[full]" in told
+    assert remedy in told
+    assert main([*given, *shlex.split(remedy), "--dry-run"]) == 0
+    assert "are the same recipe" in refusal(capfd, [*given, "train.epochs=1,2", "--variant", ""])
+    told = refusal(capfd, ["lora_lcs", AXIS, *common])
+    assert told.count("There is no recipe") == 1
+    assert "--seeds" in refusal(capfd, [*given, "seed=1,2"])
+    assert "--seeds" in refusal(capfd, [*given, "--seeds", "one"])
+    assert "twice" in refusal(capfd, [*given, "--seeds", "1,1"])
+    assert "No recipe is named" in refusal(capfd, [])
+    assert not out.exists()
+
+
+def test_another_recipe_in_the_folder_is_refused(
+    compared: Path, common: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = stamps(compared)
+    given = ["lora_cls", AXIS, *common, "train.batch_size=8", "--out", str(compared)]
+    told = refusal(capfd, given)
+    assert "train.batch_size differ" in told
+    assert "--out" in told
+    assert stamps(compared) == before
+
+
+def test_a_dry_run_prints_the_cells(
+    common: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert main(["lora_cls", AXIS, *common, "--seeds", "0,1", "--out", str(out), "--dry-run"]) == 0
+    told = capfd.readouterr().out
+    assert "4, each to merge; 0 finished before" in told
+    assert "strategy.rank=4" in told
+    assert not out.exists()
+
+
+def test_stopped_in_a_run_it_goes_on_there(
+    compared: Path, common: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Stopped once a run has begun, its child stops too; the next command takes the run up."""
+    out = tmp_path / "out"
+    given = ["lora_cls", AXIS, *common, "--to", "finetune", "--out", str(out)]
+    shutil.copytree(compared / "rank=2", out / "rank=2")
+    command = [sys.executable, "-m", "recipes.compare", *given]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as child:
+        folder = out / "rank=4" / "seed-0"
+        while not _finished(folder) and child.poll() is None:
+            time.sleep(0.02)
+        child.send_signal(signal.SIGTERM)
+        _, said = child.communicate()
+    assert child.returncode == 130
+    assert "the same command goes on" in said
+    assert _finished(folder) == ["baseline"]
+    assert "Another process" not in said
+    assert main(given) == 0
+    log = (out / "rank=4" / "seed-0.log").read_text()
+    assert "baseline: done before" in log
+    assert "] merge" not in log
+    assert "rank=2, seed 0: done before" in capfd.readouterr().err
+
+
+def _finished(folder: Path) -> list[str]:
+    if not (folder / PROGRESS).exists():
+        return []
+    return json.loads((folder / PROGRESS).read_text())["finished"]  # type: ignore[no-any-return]
+
+
+def test_two_comparisons_do_not_work_in_one_folder(
+    common: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import fcntl
+
+    log = tmp_path / "rank=2" / "seed-0.log"
+    log.parent.mkdir()
+    with log.open("a") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        told = refusal(capfd, ["lora_cls", AXIS, *common, "--out", str(tmp_path)])
+    assert "Another process" in told
+
+
+def test_a_run_stopped_by_to_goes_on(
+    compared: Path, common: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(compared / "rank=2" / "seed-0", out)
+    given = ["lora_cls", "strategy.rank=2", *common, "--out", str(out)]
+    before = [row.name for row in Ledger(out / "ledger.json")]
+    assert before[-2:] == ["teacher", "merged"]
+    log = (compared / "rank=2" / "seed-0.log").read_text()
+    assert "Stopped after merge" in log
+    assert "--resume" in log
+    assert run([*given, "--resume", "--to", "merge"]) == 0
+    assert run([*given, "--from", "distill", "--to", "merge"]) == 3
+    assert "--from distill comes after --to merge" in capfd.readouterr().err
+    assert run([*given, "--resume", "--to", "distill"]) == 0
+    assert "merge: done before" in capfd.readouterr().err
+    after = [row.name for row in Ledger(out / "ledger.json")]
+    assert after == [*before, "student", "student-alone"]
+
+
+def outcome(seed: int, **found: float) -> Outcome:
+    given = {"validation_accuracy": 0.9, "test_accuracy": 0.8, "macro_f1": 0.7, "seconds": 1.0}
+    return Outcome(seed, f"a/seed-{seed}", {**given, "trainable_share": 0.01, **found})
+
+
+def test_speed_is_a_multiple_of_the_first_cell() -> None:
+    results = [
+        Result(
+            "lora", (), [outcome(0, tokens_per_second=1000), outcome(1, tokens_per_second=3000)]
+        ),
+        Result("dora", (), [outcome(0, tokens_per_second=500)]),
+        Result("full", (), [Outcome(0, "c", fault="out of memory")]),
+    ]
+    rows = table_cells(Comparison("r", results, {}))
+    assert [row["× first"] for row in rows] == ["1.00", "0.25", ""]
+    assert "±" not in rows[1]["valid."]
+    assert rows[2]["valid."] == "failed"
+    assert "merge agrees" not in rows[0]
+
+
+def test_a_cell_with_a_failed_seed_is_not_the_best() -> None:
+    better = [outcome(0, validation_accuracy=0.99), Outcome(1, "b", fault="killed")]
+    comparison = Comparison("r", [Result("a", (), [outcome(0)]), Result("b", (), better)], {})
+    assert comparison.best is comparison.results[0]
+    assert legend(comparison)[0].endswith("a.")
+    assert table_cells(comparison)[1]["cell"] == "b (1 of 2 failed)"
+
+
+def test_phases_add_their_columns(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.json")
+    scores = {"accuracy": 0.5, "macro_f1": 0.4}
+    ledger.put(
+        Row(
+            "finetune", "teacher", parameters=100, trainable_parameters=1, metrics=scores,
+            validation=scores,
+            phases={"average_accuracy": 0.6, "forgetting": 0.2, "forward_transfer": None},
+        ),
+        Row("finetune", "joint", metrics={"accuracy": 0.9}),
+    )  # fmt: skip
+    comparison = Comparison("r", [Result("a", (), [Outcome(0, "a", figures(ledger))])], {})
+    row = table_cells(comparison)[0]
+    assert (row["avg phases"], row["forgetting"], row["joint"]) == ("60.00", "20.00", "90.00")
+    assert "transfer" not in row
+    assert all(path.stat().st_size for path in write_comparison(comparison, tmp_path))
+
+
+def test_nothing_but_failures_is_still_written(tmp_path: Path) -> None:
+    comparison = Comparison("r", [Result("a|b", (), [Outcome(0, "a", fault="no | memory")])], {})
+    assert all(path.stat().st_size for path in write_comparison(comparison, tmp_path))
+    assert "a\\|b" in (tmp_path / "comparison.md").read_text()
+
+
+def test_help_answers_quickly_and_shows_examples() -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "recipes.compare", "--help"],
+        capture_output=True,
+        text=True,
+        env=os.environ,
+    )
+    assert done.returncode == 0
+    assert "--variant" in done.stdout
+    assert " torch\n" not in done.stderr
+    assert " matplotlib\n" not in done.stderr
