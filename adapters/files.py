@@ -12,9 +12,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import TypeAdapter
+
 from adapters.backbone import head_modules
 from adapters.errors import AdapterError
-from adapters.strategy import Strategy, copy_state, learned_state, prepare, strategies
+from adapters.strategy import (
+    AnyStrategy,
+    Strategy,
+    copy_state,
+    learned_state,
+    prepare,
+    strategies,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -99,6 +108,35 @@ def read_facts(folder: Path) -> dict[str, Any]:
         ) from error
 
 
+def read_state(folder: Path) -> dict[str, Tensor]:
+    """Return the tensors of a saved adapter, by the names that its file has.
+
+    Raises:
+        AdapterError: The file is not there, or broken.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(folder / WEIGHTS)
+    except (OSError, SafetensorError) as error:
+        raise AdapterError(
+            f"{folder / WEIGHTS} is missing or damaged ({error}). Put it back, or train the "
+            "adapter anew."
+        ) from error
+
+
+def saved_strategy(folder: Path) -> Strategy:
+    """Return the strategy that a saved adapter was trained with.
+
+    Raises:
+        AdapterError: There is no adapter, its file is broken, or the strategy is not known here.
+    """
+    plain = read_facts(folder)["strategy"]
+    strategy: Strategy = TypeAdapter(AnyStrategy).validate_python(plain)
+    return strategy
+
+
 def read_memory(folder: Path) -> dict[str, Tensor]:
     """Return what the strategy of a saved adapter remembers of earlier tasks; empty for nothing."""
     from safetensors.torch import load_file
@@ -123,21 +161,19 @@ def load_adapter(
     Raises:
         AdapterError: The adapter belongs to another strategy, other labels or another backbone.
     """
-    from safetensors.torch import load_file
-
     facts = read_facts(folder)
     if facts["labels"] != list(labels):
         raise AdapterError(
             f"The adapter in {folder} was trained for the labels {facts['labels']}, the data now "
             f"have {list(labels)}. Train it anew, or bring back the data it was trained on."
         )
-    if facts["strategy"] != strategies.plain(strategy):
+    if saved_strategy(folder) != strategy:
         raise AdapterError(
             f"The adapter in {folder} was trained with {facts['strategy']}, the recipe now says "
             f"{strategies.plain(strategy)}. Train it anew, or bring back the old strategy."
         )
     prepared = prepare(model, strategy, read_memory(folder))
-    copy_state(adapter_state(prepared), load_file(folder / WEIGHTS))
+    copy_state(adapter_state(prepared), read_state(folder))
     return prepared.eval()
 
 
@@ -159,11 +195,9 @@ def continue_adapter(
     Raises:
         AdapterError: The adapter belongs to another backbone or strategy.
     """
-    from safetensors.torch import load_file
-
     head = {id(p) for n in head_modules(model) for p in model.get_submodule(n).parameters()}
     prepared = prepare(model, strategy, memory)
-    targets, state = adapter_state(prepared), load_file(folder / WEIGHTS)
+    targets, state = adapter_state(prepared), read_state(folder)
     if strategy.fresh_for_each_task:
         kept = {name for name, p in prepared.named_parameters() if id(p) in head}
         targets = {name: tensor for name, tensor in targets.items() if name in kept}

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field
 
 from adapters.builtin.over_peft import OverPeft
+from adapters.errors import NeedsFloatWeightsError
 from adapters.strategy import strategies
 
 if TYPE_CHECKING:
     from peft import PeftConfig
+    from torch import nn
     from transformers import PreTrainedModel
 
 
@@ -51,6 +53,19 @@ class Dora(Lora):
 
     paper: ClassVar[str] = "Liu et al., 2024, arXiv:2402.09353"
     variant: ClassVar[dict[str, Any]] = {"use_dora": True}
+
+    def prepare(self, model: PreTrainedModel) -> nn.Module:
+        """Wrap the target layers in peft's.
+
+        Raises:
+            NeedsFloatWeightsError: The backbone is held in 8 bits on a processor.
+        """
+        if getattr(model, "is_loaded_in_8bit", False) and model.device.type == "cpu":
+            raise NeedsFloatWeightsError(
+                "peft's DoRA cannot read bitsandbytes' 8-bit weights on a processor. Set "
+                "backbone.quantization=nf4 or none, or choose the strategy lora."
+            )
+        return super().prepare(model)
 
 
 @strategies.register("rslora")

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from adapters.merge import MergeInto, merge_adapter
+from recipes.drift import QUANTIZED
 from recipes.ledger import Row
 from recipes.proof import agreement, answer_splits, check_reload, count, measured, size
 from recipes.workspace import Workspace, torch_call
@@ -27,13 +28,14 @@ def run(work: Workspace) -> None:
     logits = answer_splits(work, torch_call(model), work.tokenizer)
     again = work.load(path=folder)
     check_reload(work, again, work.tokenizer, logits, f"The merged model in {folder}")
-    notes = [_drift(work, into, logits)]
+    notes = [_drift(work, f"{into} weights", logits)]
     if work.quantization != "none":
         other: MergeInto = "dequantized" if into == "original" else "original"
-        call = torch_call(_merged(work, other))
-        notes.append(
-            _drift(work, other, answer_splits(work, call, work.tokenizer, splits=("validation",)))
-        )
+        notes.append(_drift(work, f"{other} weights", _on_validation(work, _merged(work, other))))
+    if work.hardware.bitsandbytes:
+        for held in QUANTIZED:
+            answers = _on_validation(work, work.load(held, path=folder))
+            notes.append(_drift(work, f"{into} weights and held in {held}", answers))
     work.ledger.put(
         Row(
             stage="merge",
@@ -61,9 +63,13 @@ def _merged(work: Workspace, into: MergeInto) -> PreTrainedModel:
     )
 
 
+def _on_validation(work: Workspace, model: PreTrainedModel) -> Mapping[str, np.ndarray]:
+    return answer_splits(work, torch_call(model), work.tokenizer, splits=("validation",))
+
+
 def _drift(work: Workspace, into: str, logits: Mapping[str, np.ndarray]) -> str:
     found = agreement(work, "teacher", logits, split="validation")
     return (
-        f"merged into {into} weights: logits differ from the adapter unmerged by at most "
+        f"merged into {into}: logits differ from the adapter unmerged by at most "
         f"{found['max_logit_difference']:.3g}, {found['labels']:.2%} of validation labels agree"
     )

@@ -1,0 +1,91 @@
+"""What folding an adapter into its backbone changes, and what quantizing the result changes."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from adapters.backbone import Quantization
+from adapters.files import load_adapter, saved_strategy
+from adapters.merge import MergeInto, merge_adapter
+from recipes.proof import answer_splits
+from recipes.workspace import Workspace, torch_call
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import nn
+
+#: How a merged model may be held besides in float.
+QUANTIZED: tuple[Quantization, ...] = ("nf4", "int8")
+
+
+@dataclass(frozen=True)
+class Drift:
+    """One way to hold what an adapter has learnt, against the adapter unmerged.
+
+    Attributes:
+        merged_into: Weights into which it was folded; empty for the adapter unmerged.
+        held_in: How the weights are held: ``none`` (float), ``nf4`` or ``int8``.
+        labels: Share of validation rows with the label of the adapter unmerged.
+        max_logit_difference: Largest difference of a logit on these rows.
+        accuracy: Accuracy on these rows.
+    """
+
+    merged_into: str
+    held_in: Quantization
+    labels: float
+    max_logit_difference: float
+    accuracy: float
+
+
+def measure_drift(work: Workspace, folder: Path) -> list[Drift]:
+    """Merge an adapter in every way there is and hold each against the adapter unmerged.
+
+    The first entry is the adapter unmerged, on the backbone quantized as it was trained.
+
+    Args:
+        work: Its run, with its data.
+        folder: The adapter's folder.
+
+    Raises:
+        AdapterError: The adapter does not fit the run's backbone or labels.
+        RecipeError: The data cannot be read.
+    """
+    strategy, labels = saved_strategy(folder), work.rows.labels
+    unmerged = load_adapter(folder, work.load(work.quantization), strategy, labels)
+    expected = _answers(work, unmerged)
+    found = [_drift(work, "", work.quantization, expected, expected)]
+    ways: tuple[MergeInto, ...] = ("original", "dequantized")
+    for into in ways if work.quantization != "none" else ways[:1]:
+        merged = merge_adapter(
+            folder, work.load, strategy, labels, into=into, quantization=work.quantization
+        )
+        found.append(_drift(work, into, "none", _answers(work, merged), expected))
+        if not work.hardware.bitsandbytes:
+            continue
+        with tempfile.TemporaryDirectory() as place:
+            merged.save_pretrained(place)
+            for held in QUANTIZED:
+                answers = _answers(work, work.load(held, path=Path(place)))
+                found.append(_drift(work, into, held, answers, expected))
+    return found
+
+
+def _answers(work: Workspace, model: nn.Module) -> np.ndarray:
+    """Return a model's logits on the validation rows, ``[rows, classes]``."""
+    call = torch_call(model)
+    return answer_splits(work, call, work.tokenizer, splits=("validation",))["validation"]
+
+
+def _drift(
+    work: Workspace, into: str, held: Quantization, answers: np.ndarray, expected: np.ndarray
+) -> Drift:
+    return Drift(
+        into,
+        held,
+        float((answers.argmax(1) == expected.argmax(1)).mean()),
+        float(abs(answers - expected).max()),
+        work.task.metrics(answers, work.rows.validation.labels)["accuracy"],
+    )
