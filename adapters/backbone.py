@@ -223,6 +223,31 @@ def encoder_parts(model: PreTrainedModel) -> list[Part]:
     return parts
 
 
+def residual_layers(model: PreTrainedModel) -> list[nn.Module]:
+    """Return the linear layers whose outputs are added to the residual stream, first to last.
+
+    Raises:
+        AdapterError: The architecture's layers are not made of attention and a feed-forward part.
+    """
+    ends = [end for p in encoder_parts(model) for end in (p.attention_end, p.feed_forward_end)]
+    return [model.get_submodule(name) for name in ends]
+
+
+def scale_outputs(layer: nn.Module, factors: Tensor) -> None:
+    """Multiply what a linear layer gives, by changing its weight and its bias.
+
+    Args:
+        layer: A linear layer in float.
+        factors: One for each output, ``[outputs]``.
+    """
+    from torch import nn
+
+    for weight in layer.parameters(recurse=False):
+        # The last dimension is that of the outputs, but for the weight of torch's linear layer.
+        turned = weight.data.T if isinstance(layer, nn.Linear) and weight.ndim == 2 else weight.data
+        turned.mul_(factors.detach())
+
+
 def depths(model: nn.Module) -> dict[str, int]:
     """Return how far from the input each parameter is: embeddings 0, layer i i + 1, the head most.
 

@@ -6,7 +6,7 @@ import difflib
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar
 
 from pydantic import BeforeValidator, PlainSerializer, ValidationError
@@ -37,6 +37,7 @@ class Registry(Generic[T]):
         self.group = group
         self.base = base
         self._entries: dict[str, T] = {}
+        self._origins: dict[str, str] = {}
 
     def register(self, name: str) -> Callable[[T], T]:
         """Decorate a class to make it known under ``name``; the class comes back unchanged.
@@ -66,12 +67,21 @@ class Registry(Generic[T]):
     def get(self, name: str) -> T:
         """Return the class registered as ``name``, loading an installed plug-in if it offers it.
 
+        A name that is registered already is never looked up among the installed plug-ins: see
+        `rivals`.
+
         Raises:
-            RegistryError: No such name (the message lists the known ones and the nearest), or the
-                plug-in that offers it fails to import.
+            RegistryError: No such name (the message lists the known ones and the nearest), two
+                plug-ins that offer it, or one that fails to import.
         """
         if name not in self._entries:
-            for point in entry_points(group=self.group, name=name):
+            points = {point.value: point for point in entry_points(group=self.group, name=name)}
+            if len(points) > 1:
+                raise RegistryError(
+                    f"The {self.kind} {name!r} is offered twice: by "
+                    f"{' and by '.join(sorted(map(_package, points.values())))}. Uninstall one."
+                )
+            for point in points.values():
                 self._load(point)
         if name not in self._entries:
             known = self.names()
@@ -123,6 +133,27 @@ class Registry(Generic[T]):
         """Return every known name, sorted; plug-ins that are installed but not loaded count."""
         return sorted({*self._entries, *(point.name for point in entry_points(group=self.group))})
 
+    def rivals(self, name: str) -> str | None:
+        """Return what to say about installed plug-ins that offer a name which another class has.
+
+        They are left aside, not loaded. None if there are none.
+        """
+        cls = self._entries.get(name)
+        if cls is None:
+            return None
+        home = cls.__module__.partition(".")[0]
+        others = [
+            point
+            for point in entry_points(group=self.group, name=name)
+            if point.value != self._origins.get(name) and point.module.partition(".")[0] != home
+        ]
+        if not others:
+            return None
+        return (
+            f"The {self.kind} name {name!r} is taken by {_place(cls)}; what "
+            f"{' and '.join(map(_package, others))} offers under it is left aside. Rename it there."
+        )
+
     def __contains__(self, name: object) -> bool:
         """Tell whether ``name`` can be asked for."""
         return name in self.names()
@@ -132,17 +163,20 @@ class Registry(Generic[T]):
         for name in self.names():
             yield name, self.get(name)
 
-    def _load(self, point: Any) -> None:
+    def _load(self, point: EntryPoint) -> None:
+        before = dict(self._entries)
         try:
             cls = point.load()
-        except Exception as error:
-            package = getattr(point.dist, "name", "a plug-in")
+            if point.name not in self._entries:
+                self.register(point.name)(cls)
+        except (Exception, SystemExit) as error:
+            # What a module registered before it failed is not to be trusted.
+            self._entries = before
             raise RegistryError(
-                f"The {self.kind} {point.name!r} comes from {package} ({point.value}), which does "
-                f"not load: {type(error).__name__}: {error}. Repair or uninstall that package."
+                f"The {self.kind} {point.name!r} comes from {_package(point)}, which does not "
+                f"load: {told(error)}. Repair or uninstall that package."
             ) from error
-        if point.name not in self._entries:
-            self.register(point.name)(cls)
+        self._origins[point.name] = point.value
 
 
 def by_name(registry: Registry[Any]) -> tuple[BeforeValidator, PlainSerializer]:
@@ -173,8 +207,26 @@ def by_name(registry: Registry[Any]) -> tuple[BeforeValidator, PlainSerializer]:
             raise RegistryError(
                 f"The {registry.kind} {value['name']} is wrong: {explain(error, cls)}."
             ) from None
+        except AdapterError:
+            raise
+        except Exception as error:
+            raise RegistryError(
+                f"The {registry.kind} {value['name']!r} ({_place(cls)}) cannot be made: "
+                f"{told(error)}. Mend it, or choose another."
+            ) from error
 
     return BeforeValidator(build), PlainSerializer(registry.plain)
+
+
+def told(error: BaseException) -> str:
+    """Return an error as a part of one line: without its kind where it is a message of ours."""
+    text = " ".join(str(error).split()).rstrip(".")
+    kind = type(error).__name__
+    return text if isinstance(error, AdapterError) else f"{kind}: {text}" if text else kind
+
+
+def _package(point: EntryPoint) -> str:
+    return f"{getattr(point.dist, 'name', 'a plug-in')} ({point.value})"
 
 
 def _place(cls: type) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from pydantic import BaseModel, ConfigDict
 
 from adapters.errors import AdapterError
+from adapters.outline import Outline
 from adapters.registry import Registry, by_name
 
 if TYPE_CHECKING:
@@ -50,6 +51,9 @@ class Strategy(BaseModel):
     #: Whether each task of several starts with fresh weights beside what `recall` brings back,
     #: rather than with the last task's weights. The head always goes on.
     fresh_for_each_task: ClassVar[bool] = False
+    #: Whether classes that no row of a task has are left out of its loss, so that learning new
+    #: ones does not push the old ones down (Caccia et al., 2022, arXiv:2104.05025).
+    isolates_tasks: ClassVar[bool] = False
 
     def prepare(self, model: PreTrainedModel) -> nn.Module:
         """Make the model ready to learn.
@@ -61,6 +65,9 @@ class Strategy(BaseModel):
         Returns:
             The model, or a wrapper with the same call signature, in which only what should learn
             has ``requires_grad``. The head need not be switched on: it always learns.
+
+        Raises:
+            UnsuitableBackboneError: The method makes no sense on this architecture.
         """
         raise NotImplementedError
 
@@ -182,12 +189,12 @@ def prepare(
 
     from adapters.backbone import head_modules
 
-    labels = dict(model.config.id2label)
+    labels, outline = dict(model.config.id2label), Outline.of(model)
     head = [model.get_submodule(name) for name in head_modules(model)]
     own = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
     model.requires_grad_(False)
     prepared: Any = call(strategy, "prepare", model)
-    who = _called(strategy)
+    who = called(strategy)
     if not isinstance(prepared, nn.Module):
         raise AdapterError(
             f"{who} returned {type(prepared).__name__} from prepare(); it has to return the model."
@@ -215,6 +222,7 @@ def prepare(
     tensors = (*prepared.named_parameters(), *prepared.named_buffers())
     added = [n for n, t in tensors if n in kept and id(t) not in own and not t.requires_grad]
     prepared.potstill_added = added  # type: ignore[assignment]
+    prepared.potstill_outline = outline  # type: ignore[assignment]
     return prepared
 
 
@@ -230,20 +238,26 @@ def finish(model: nn.Module, strategy: Strategy) -> PreTrainedModel:
 
     Raises:
         AdapterError: The strategy fails, or breaks its contract: it returned something that is not
-            a transformers model, or changed the labels.
+            a transformers model, changed the labels, or left something of its own in the model.
     """
     from transformers import PreTrainedModel
 
     config: Any = model.config
-    labels = dict(config.id2label)
+    labels, outline = dict(config.id2label), getattr(model, "potstill_outline", None)
     plain: Any = call(strategy, "finish", model)
-    who = _called(strategy)
+    who = called(strategy)
     if not isinstance(plain, PreTrainedModel):
         raise AdapterError(
             f"{who} returned {type(plain).__name__} from finish(); it has to return the plain "
             "transformers model."
         )
     _check_labels(plain, labels, f"{who} changed the labels in finish()")
+    fault = outline and outline.fault(Outline.of(plain), may_add=strategy.adds_layers)
+    if fault:
+        raise AdapterError(
+            f"{who} does not give the plain model back: finish() {fault}. "
+            "adapters.testing.check_strategy tries it in seconds."
+        )
     if strategy.adds_layers:
         plain.config.potstill_strategy = strategies.plain(strategy)
     return plain.eval()
@@ -324,14 +338,14 @@ def call(strategy: Strategy, method: str, *arguments: Any) -> Any:
         if "out of memory" in str(error):
             raise
         raise AdapterError(
-            f"{_called(strategy)} failed in {method}(): {type(error).__name__}: "
+            f"{called(strategy)} failed in {method}(): {type(error).__name__}: "
             f"{' '.join(str(error).split())}. Mend it (adapters.testing.check_strategy shows the "
             "whole story), or choose another strategy or backbone."
         ) from error
 
 
-def _called(strategy: Strategy) -> str:
-    """Return how messages call a strategy: its name, its class and where it comes from."""
+def called(strategy: Strategy) -> str:
+    """Return how messages call a strategy: by its name, and its file if that is an outsider's."""
     cls = type(strategy)
     file = inspect.getsourcefile(cls)
     name = next((f"{name!r}" for name in strategies.loaded(cls)), cls.__qualname__)

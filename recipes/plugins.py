@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import sys
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from adapters import AdapterError
+from adapters import Registry, strategies
+from adapters.registry import told
+from distill.objectives import objectives
+from recipes.console import say
 from recipes.errors import RecipeError
+
+if TYPE_CHECKING:
+    from recipes.recipe import Recipe
 
 
 def load_plugins(names: Sequence[str]) -> None:
@@ -22,32 +31,44 @@ def load_plugins(names: Sequence[str]) -> None:
         RecipeError: A module is not there, or fails while it is imported.
     """
     for name in names:
+        if name.endswith(".py") and not Path(name).is_file():
+            raise RecipeError(f"There is no plug-in file {name}. Check the path.")
         try:
             if name.endswith(".py"):
                 _import_file(Path(name))
             else:
                 importlib.import_module(name)
-        except (AdapterError, RecipeError) as error:
-            raise RecipeError(f"The plug-in {name} does not load: {error}") from error
-        except ModuleNotFoundError as error:
-            if error.name == name:
+        except (Exception, SystemExit) as error:
+            if isinstance(error, ModuleNotFoundError) and error.name == name:
                 raise RecipeError(
                     f"There is no plug-in module {name!r}. Install it, run from its folder, or "
                     "give the path of its .py file."
                 ) from None
-            raise RecipeError(f"The plug-in {name} does not load: {error}.") from error
-        except Exception as error:
             raise RecipeError(
-                f"The plug-in {name} does not load: {type(error).__name__}: {error}. Mend it, or "
-                "leave it out of the recipe."
+                f"The plug-in {name} does not load: {told(error)}. Mend it, or leave it out."
             ) from error
 
 
+def note_rivals(recipe: Recipe) -> None:
+    """Say where an installed plug-in offers a name that the recipe uses and another class has."""
+    named: list[tuple[Registry[Any], Any]] = [(strategies, recipe.strategy)]
+    named += [(objectives, objective) for objective in recipe.distill.objectives]
+    for registry, instance in named:
+        for name in registry.loaded(type(instance)):
+            if message := registry.rivals(name):
+                _say_once(message)
+
+
+@cache
+def _say_once(message: str) -> None:
+    say(f"note: {message}")
+
+
 def _import_file(path: Path) -> None:
-    if not path.is_file():
-        raise RecipeError(f"there is no file {path}. Check the path.")
-    name = f"potstill_plugin_{path.stem}"
-    if name in sys.modules and sys.modules[name].__file__ == str(path.resolve()):
+    # Two files of one name are two modules.
+    digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
+    name = f"potstill_plugin_{path.stem}_{digest}"
+    if name in sys.modules:
         return
     spec = importlib.util.spec_from_file_location(name, path.resolve())
     assert spec is not None

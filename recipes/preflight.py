@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from adapters.strategy import prepare
+from adapters.errors import AdapterError
+from adapters.strategy import called, finish, prepare
 from distill.objectives import Pair
 from distill.students import cut, kept_layers, spread
 from recipes import assets
-from recipes.workspace import Workspace, load_config, load_tokenizer
+from recipes.tasks import Split
+from recipes.workspace import Workspace, load_config, load_tokenizer, torch_call
+
+#: On how many rows a strategy's `finish` is tried, and how far logits may be apart after it,
+#: against the largest of them or 1. A fold that is right is off by rounding errors only.
+_TRIED, _TOLERANCE = 2, 1e-2
 
 
 def check_possible(work: Workspace) -> None:
@@ -21,12 +27,35 @@ def check_possible(work: Workspace) -> None:
     _ = work.rows, work.max_length
     for settings in (recipe.train, recipe.distill.train):
         work.hardware.bf16_for(settings.precision, recipe.allow_fallback)
-    prepare(work.load(work.quantization), recipe.strategy)
+    if work.quantization != "none":
+        prepare(work.load(work.quantization), recipe.strategy)
+    _check_finish(work)
     pair = student_pair(work)
     if recipe.distill.student.layers is not None:
         cut(work.load(), pair.layer_map)
     for objective in recipe.distill.objectives:
         objective.parts(pair)
+
+
+def _check_finish(work: Workspace) -> None:
+    """Let the strategy prepare and finish the backbone in float, and compare both's answers.
+
+    Raises:
+        AdapterError: The strategy does not fit, or what it finishes is not the model it prepared.
+    """
+    strategy, rows = work.recipe.strategy, work.rows.validation
+    few = Split(rows.texts[:_TRIED], rows.labels[:_TRIED])
+    examples = work.task.features(few, work.tokenizer, work.max_length)
+    batch = work.task.collator(work.tokenizer)(examples)
+    prepared = prepare(work.load(), strategy)
+    before = torch_call(prepared)(batch)
+    after = torch_call(finish(prepared, strategy))(batch)
+    difference = float(abs(after - before).max())
+    if not difference <= _TOLERANCE * max(1.0, float(abs(before).max())):
+        raise AdapterError(
+            f"{called(strategy)} does not give an equal model back: before anything is learnt, "
+            f"finish() changes the logits by {difference:.3g}. Fold all that prepare() put in."
+        )
 
 
 def student_pair(work: Workspace) -> Pair:

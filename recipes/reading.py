@@ -16,7 +16,7 @@ from adapters.faults import explain
 from recipes.assets.asset import Kind
 from recipes.assets.uri import check_name
 from recipes.errors import RecipeError
-from recipes.plugins import load_plugins
+from recipes.plugins import load_plugins, note_rivals
 from recipes.recipe import Recipe
 from recipes.tasks import tasks
 from recipes.tasks.tables import read_table
@@ -116,6 +116,7 @@ def read_recipe(name: str, overrides: Sequence[str] = (), plugins: Sequence[str]
     for section, key in _PATHS:
         _make_absolute(tree, section, key)
     recipe = check(tree, where=name)
+    note_rivals(recipe)
     tasks.get(recipe.task)
     for uri, kind in _named_assets(recipe):
         check_name(uri, kind)

@@ -7,6 +7,9 @@ import pytest
 
 from recipes.console import hush
 
+#: A package with tests of its own, to be run where it is installed.
+collect_ignore = ["plugin_package"]
+
 
 @pytest.fixture(scope="session")
 def tiny_backbone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:

@@ -101,7 +101,7 @@ def test_a_plugin_file_registers_and_a_broken_one_is_named(tmp_path: Path) -> No
     bad.write_text("1 / 0\n")
     with pytest.raises(RecipeError, match=r"bad_plugin\.py does not load: ZeroDivisionError"):
         load_plugins([str(bad)])
-    with pytest.raises(RecipeError, match="there is no file"):
+    with pytest.raises(RecipeError, match="no plug-in file"):
         load_plugins([str(tmp_path / "missing.py")])
 
 

@@ -1,0 +1,1 @@
+"""A strategy and an objective for Potstill."""
