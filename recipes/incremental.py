@@ -31,6 +31,7 @@ def learn_phases(work: Workspace) -> tuple[nn.Module, Mapping[str, Tensor], Trai
 
     A phase sees its own rows and what the strategy rehearses. The best epoch of each is picked on
     the validation rows of all phases so far: the measuring stick is kept, whatever is forgotten.
+    Rows whose label comes later are left out; no epoch could get them right.
 
     Returns:
         The model after the last phase, what its strategy remembers, and the last training.
@@ -42,6 +43,8 @@ def learn_phases(work: Workspace) -> tuple[nn.Module, Mapping[str, Tensor], Trai
         if not (folder / FACTS).exists():
             say(f"  phase {phase + 1} of {len(names)}: {name}")
             trained = _learn_phase(work, phase)
+        if is_main():  # also those of a run that was killed while it removed them
+            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         wait()
     last = _folder(work, len(names) - 1)
     backbone = work.load(work.quantization)
@@ -83,17 +86,32 @@ def _learn_phase(work: Workspace, phase: int) -> Trained:
         work,
         model,
         [train[row] for row in (*rows, *again)],
-        [validation[row] for row, at in enumerate(work.rows.validation.phases) if at <= phase],
+        [
+            row
+            for row, at in zip(validation, work.rows.validation.phases, strict=True)
+            if at <= phase and row["labels"] < len(labels)
+        ],
         title=f"phase {phase + 1}",
         folder=folder,
         memory=memory,
+        absent=_absent(work, labels, (*rows, *again)) if strategy.isolates_tasks else (),
     )
     if is_main():
         _keep_answers(work, f"phase-{phase + 1}", model)
         work.save_history(f"phase-{phase + 1}", trained.history)
         save_adapter(folder, model, strategy, labels, memory)
-        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     return trained
+
+
+def _absent(work: Workspace, labels: Sequence[str], rows: Sequence[int]) -> Sequence[int]:
+    """Return the ids of known labels that none of some training rows has.
+
+    None are where all rows have one label: apart from the others there is nothing to learn of it.
+    """
+    present = {work.rows.train.labels[row] for row in rows}
+    if len(present) == 1:
+        return []
+    return [label for label in range(len(labels)) if label not in present]
 
 
 def _remember(work: Workspace, phase: int) -> Mapping[str, Tensor]:
@@ -128,7 +146,11 @@ def _losses(work: Workspace, model: nn.Module, phase: int) -> Iterator[Tensor]:
 def rehearsed(work: Workspace, phase: int) -> Sequence[int]:
     """Return which training rows of earlier phases the strategy learns again in a phase."""
     split: Split = work.rows.train
-    past = [row for row, at in enumerate(split.phases) if at < phase]
+    # Phase by phase: a row has the same place in every later phase, so that a strategy which draws
+    # a number for each place keeps rows that it has kept, and never looks back for others.
+    past = sorted(
+        (row for row, at in enumerate(split.phases) if at < phase), key=split.phases.__getitem__
+    )
     new = [split.labels[row] for row, at in enumerate(split.phases) if at == phase]
     old = [split.labels[row] for row in past]
     chosen = call(work.recipe.strategy, "rehearse", old, new, len(split), work.recipe.seed)
@@ -150,6 +172,8 @@ def phase_scores(work: Workspace) -> dict[str, Any]:
     Chaudhry et al., 2018 (arXiv:1801.10112), forward transfer that of Lopez-Paz and Ranzato, 2017
     (arXiv:1706.08840): the accuracy on a phase right before it is learnt, over that of a model that
     has learnt nothing. It is defined for phases without new labels only, and null if there is none.
+    ``rehearsed_rows`` is how many rows of earlier phases were kept at once, at most; ``labels`` are
+    those known after each phase.
     """
     phases = range(len(work.rows.phases))
     last = phases[-1]
@@ -169,7 +193,7 @@ def phase_scores(work: Workspace) -> dict[str, Any]:
         "validation_average_accuracy": _mean(on_validation[last]),
         "forgetting": _mean(lost),
         "forward_transfer": _mean(gains) if gains else None,
-        "rehearsed_rows": len({row for p in phases for row in rehearsed(work, p)}),
+        "rehearsed_rows": max(len(set(rehearsed(work, phase))) for phase in phases),
         "labels": [list(known_labels(work, phase)) for phase in phases],
     }
 

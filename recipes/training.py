@@ -63,6 +63,7 @@ class Classifier(nn.Module):
         model: Answers inputs with ``logits``.
         task: Has the loss.
         penalty: Returns what a strategy adds to the loss of a step, or None.
+        absent: Classes that take no part in the loss of training.
     """
 
     accepts_loss_kwargs = False
@@ -72,22 +73,28 @@ class Classifier(nn.Module):
         model: nn.Module,
         task: Task,
         penalty: Callable[[nn.Module], Tensor | None] | None = None,
+        absent: Sequence[int] = (),
     ) -> None:
         super().__init__()
         self.model = model
         self._task = task
         self._penalty = penalty
+        self._absent = list(absent)
 
     def forward(
         self, labels: Tensor, texts: Sequence[str] | None = None, **inputs: Tensor
     ) -> dict[str, Tensor]:
         """Return ``loss`` and ``logits`` of a batch; the texts are not looked at."""
         logits = self.model(**inputs).logits
-        loss = self._task.loss(logits, labels)
-        if self.training and self._penalty is not None:
-            added = self._penalty(self.model)
-            loss = loss if added is None else loss + added
-        return {"loss": loss, "logits": logits}
+        if not self.training:
+            return {"loss": self._task.loss(logits, labels), "logits": logits}
+        counted = logits
+        if self._absent:
+            places = torch.tensor(self._absent, device=logits.device)
+            counted = logits.index_fill(1, places, torch.finfo(logits.dtype).min)
+        loss = self._task.loss(counted, labels)
+        added = None if self._penalty is None else self._penalty(self.model)
+        return {"loss": loss if added is None else loss + added, "logits": logits}
 
 
 class LengthBuckets(Sampler[int]):
@@ -203,6 +210,7 @@ def fit_adapter(
     title: str,
     folder: Path,
     memory: Mapping[str, Tensor] | None = None,
+    absent: Sequence[int] = (),
 ) -> Trained:
     """Train a prepared backbone as the recipe says, and leave it with its best epoch.
 
@@ -214,6 +222,7 @@ def fit_adapter(
         title: What progress lines call this training.
         folder: Where it keeps its checkpoints, in a folder of that name.
         memory: What the strategy remembers of earlier tasks.
+        absent: Classes that take no part in the loss.
     """
     recipe = work.recipe
     penalty = None
@@ -221,7 +230,7 @@ def fit_adapter(
         kept = {name: t.to(work.hardware.device) for name, t in (memory or {}).items()}
         penalty = partial(_penalty, recipe.strategy, kept)
     return fit(
-        Classifier(model, work.task, penalty),
+        Classifier(model, work.task, penalty, absent),
         train,
         validation,
         title=title,

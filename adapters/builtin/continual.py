@@ -23,9 +23,18 @@ class Naive(Wrapping):
 
     Attributes:
         base: The strategy that learns each task.
+        isolate: Leave classes that a task does not have out of its loss: how much of what the
+            others win is due to that alone.
     """
 
-    paper: ClassVar[str] = "McCloskey and Cohen, 1989"
+    paper: ClassVar[str] = "McCloskey and Cohen, 1989, doi:10.1016/S0079-7421(08)60536-8"
+
+    isolate: bool = False
+
+    @property
+    def isolates_tasks(self) -> bool:  # type: ignore[override]
+        """Whether absent classes are left out of a task's loss."""
+        return self.isolate
 
 
 @strategies.register("replay")
@@ -75,12 +84,19 @@ class Ewc(Wrapping):
         base: The strategy that learns each task.
         strength: Weight of the penalty.
         rows: Training rows from which the Fisher information is estimated after each task.
+        isolate: Leave classes that a task does not have out of its loss.
     """
 
     paper: ClassVar[str] = "Kirkpatrick et al., 2017, arXiv:1612.00796"
 
-    strength: float = Field(default=1000.0, gt=0)
+    strength: float = Field(default=5000.0, gt=0)
     rows: int = Field(default=200, ge=1)
+    isolate: bool = True
+
+    @property
+    def isolates_tasks(self) -> bool:  # type: ignore[override]
+        """Whether absent classes are left out of a task's loss."""
+        return self.isolate
 
     def between_tasks(
         self, model: nn.Module, losses: Iterable[Tensor], memory: Mapping[str, Tensor]

@@ -23,6 +23,7 @@ class OLora(Lora):
     Attributes:
         orthogonality: Weight of the overlap with the subspaces of earlier tasks.
         decay: Weight of the squared size of the update.
+        isolate: Leave classes that a task does not have out of its loss.
     """
 
     paper: ClassVar[str] = "Wang et al., 2023, arXiv:2310.14152"
@@ -30,6 +31,12 @@ class OLora(Lora):
 
     orthogonality: float = Field(default=0.5, ge=0)
     decay: float = Field(default=0.0, ge=0)
+    isolate: bool = True
+
+    @property
+    def isolates_tasks(self) -> bool:  # type: ignore[override]
+        """Whether absent classes are left out of a task's loss."""
+        return self.isolate
 
     def penalty(self, model: nn.Module, memory: Mapping[str, Tensor]) -> Tensor | None:
         """Return the overlap of this task's updates with earlier ones, summed over layers."""

@@ -10,7 +10,7 @@ from pydantic import ConfigDict, model_validator
 
 from adapters.backbone import head_modules
 from adapters.builtin.over_peft import OverPeft
-from adapters.errors import AdapterError, NeedsFloatWeightsError
+from adapters.errors import AdapterError, NeedsFloatWeightsError, UnsuitableBackboneError
 from adapters.strategy import strategies
 
 if TYPE_CHECKING:
@@ -59,8 +59,18 @@ class Peft(OverPeft):
 
         Raises:
             NeedsFloatWeightsError: The backbone is quantized and peft has no such layers for that.
+            UnsuitableBackboneError: peft has no such layers for this architecture's.
         """
-        wrapped = super().prepare(model)
+        try:
+            wrapped = super().prepare(model)
+        except (TypeError, ValueError) as error:
+            # What peft says of a kind of layer that a method does not know, such as GPT-2's.
+            if "not supported" not in str(error):
+                raise
+            raise UnsuitableBackboneError(
+                f"peft's {self.method} cannot adapt {type(model).__name__}: {error} Choose a "
+                "strategy such as lora."
+            ) from error
         for name, layer in wrapped.named_modules():
             base = getattr(layer, "base_layer", None)
             quantized = base is not None and not base.weight.is_floating_point()

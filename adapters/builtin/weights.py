@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, cast
 
+from adapters.backbone import in_head
+from adapters.errors import UnsuitableBackboneError
 from adapters.strategy import Strategy, strategies
 
 if TYPE_CHECKING:
@@ -50,10 +52,20 @@ class BitFit(InPlace):
     paper: ClassVar[str] = "Ben Zaken et al., 2022, arXiv:2106.10199"
 
     def prepare(self, model: PreTrainedModel) -> nn.Module:
-        """Switch the biases on."""
-        for name, weight in model.named_parameters():
-            if name.endswith("bias"):
-                weight.requires_grad_(True)
+        """Switch the biases on.
+
+        Raises:
+            UnsuitableBackboneError: The encoder has none.
+        """
+        named = model.named_parameters()
+        biases = [p for name, p in named if name.endswith("bias") and not in_head(model, name)]
+        if not biases:
+            raise UnsuitableBackboneError(
+                f"The encoder of {type(model).__name__} has no biases, which are all that bitfit "
+                "trains. Choose another strategy, such as norms or lora."
+            )
+        for bias in biases:
+            bias.requires_grad_(True)
         return cast("nn.Module", model)
 
 

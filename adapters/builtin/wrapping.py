@@ -42,6 +42,11 @@ class Wrapping(Strategy):
         """Whether the strategy inside starts each task with fresh weights."""
         return self.base.fresh_for_each_task
 
+    @property
+    def isolates_tasks(self) -> bool:  # type: ignore[override]
+        """Whether the strategy inside leaves absent classes out of a task's loss."""
+        return self.base.isolates_tasks
+
     def prepare(self, model: PreTrainedModel) -> nn.Module:
         """Prepare as the strategy inside does."""
         return self.base.prepare(model)
