@@ -26,7 +26,8 @@ def print_plan(work: Workspace) -> None:
     print(
         f"backbone    {work.backbone.source} ({size / 1e6:.0f} MB), cut at {work.max_length} tokens"
     )
-    print(f"strategy    {strategies.name_of(type(recipe.strategy))} {recipe.strategy}")
+    settings = ", ".join(f"{k}={v}" for k, v in strategies.plain(recipe.strategy).items())
+    print(f"strategy    {settings}")
     print(f"student     {student.model or f'layers {student.layers} of the teacher'}")
     print(f"machine     {work.hardware.name}, {work.hardware.threads} threads")
     for sentence in work.missing_capabilities():

@@ -13,9 +13,11 @@ from export.bundle import FLOAT_TOLERANCE, INT8_TOLERANCE, pack
 from export.edge import Model
 from export.latency import interleaved
 from export.session import open_model, session_settings
+from recipes.console import say
 from recipes.ledger import Row
 from recipes.proof import agreement, measured, size
 from recipes.reporting.card import bundle_card
+from recipes.reporting.summary import known_phases
 from recipes.stages.baseline import BASELINES
 from recipes.stages.export import FLOAT
 from recipes.stages.quantize import INT8, verdict
@@ -25,6 +27,9 @@ from recipes.workspace import SPLITS, Workspace, load_tokenizer, torch_call
 _TIMED_ROWS = 100
 #: Validation rows that may become golden: real ones of every label.
 _GOLDEN_ROWS = 200
+#: The backbone as it was before a strategy added layers to it: timed, and nothing else.
+_PLAIN = "backbone"
+_ADDED = "latency_ms.without_added_layers: the same model without the layers of its strategy"
 _VERSIONS = ("torch", "transformers", "peft", "bitsandbytes", "onnx", "onnxscript")
 
 
@@ -56,12 +61,28 @@ def run(work: Workspace) -> None:
             )
         )
     rows = min(_TIMED_ROWS, len(work.rows.test))
-    for name, times in interleaved(calls, rows).items():
-        work.ledger.update(name, latency_ms={"batch_1": times}, threads=work.hardware.threads)
+    times = interleaved(calls, rows)
+    plain = times.pop(_PLAIN, None)
+    for name, measured_times in times.items():
+        work.ledger.update(
+            name, latency_ms={"batch_1": measured_times}, threads=work.hardware.threads
+        )
+    if plain is not None:
+        _note_added_layers(work, plain)
     if passed:
         work.ledger.update("bundle", seconds=time.perf_counter() - start)
         _pack(work, folder, shipped)
     work.ledger.write()
+
+
+def _note_added_layers(work: Workspace, plain: dict[str, float]) -> None:
+    """Say what the layers that the strategy has added cost, timed in the same turns."""
+    merged = work.ledger["merged"]
+    times = {**merged.latency_ms, "without_added_layers": plain}
+    notes = dict.fromkeys((*merged.notes, _ADDED))
+    work.ledger.update("merged", latency_ms=times, notes=tuple(notes))
+    extra = times["batch_1"]["p50"] - plain["p50"]
+    say(f"  the strategy's layers cost {extra:+.2f} ms on {plain['p50']:.2f} ms at the median")
 
 
 def _calls(work: Workspace) -> dict[str, Callable[[int], Any]]:
@@ -80,6 +101,8 @@ def _calls(work: Workspace) -> dict[str, Callable[[int], Any]]:
     )
     models = {"teacher": adapter, "merged": work.load(path=work.folder / "merged")}
     models |= {name: work.load(path=work.folder / name) for name in ("student", "student-alone")}
+    if recipe.strategy.adds_layers:
+        models[_PLAIN] = work.load()
     # On the processor, where the files run too: only there do ratios mean something.
     functions = {name: (torch_call(model.cpu()), name) for name, model in models.items()}
     files = {"student-onnx": FLOAT, "student-int8": INT8}
@@ -122,4 +145,5 @@ def _pack(work: Workspace, folder: Path, shipped: str) -> None:
         versions={name: version(name) for name in _VERSIONS},
         licenses={"weights": work.backbone.license, "data": work.rows.license},
         card=bundle_card(work, shipped),
+        phases=known_phases(work.ledger),  # type: ignore[arg-type]
     )
