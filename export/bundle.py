@@ -12,6 +12,8 @@ created_by      the version of potstill that packed it
 labels          names in the order of the model's outputs
 processing      ``max_length`` in tokens (longer texts are cut on the right), ``pad_token_id``, and
                 ``inputs``, the names of the model's inputs (int64 [N, L])
+phases          ``name`` and ``labels`` of each phase in which the model learnt, in their order; the
+                labels are those that were new in it. Empty if it learnt everything at once
 thresholds      label -> probability under which that label is not given and the answer is null
 session         ``intra_op_num_threads``, ``graph_optimization_level`` and further ``config``
                 entries of onnxruntime's session
@@ -72,6 +74,13 @@ class Processing(TypedDict):
     inputs: Sequence[str]
 
 
+class Phase(TypedDict):
+    """What a model learnt on top of what it knew; see the table above."""
+
+    name: str
+    labels: Sequence[str]
+
+
 class Session(TypedDict):
     """How onnxruntime runs the model; level and entries by onnxruntime's own names.
 
@@ -99,6 +108,7 @@ def pack(
     licenses: Mapping[str, str],
     card: str,
     thresholds: Mapping[str, float] | None = None,
+    phases: Sequence[Phase] = (),
 ) -> Path:
     """Pack a bundle and prove it; ``folder`` appears complete or not at all.
 
@@ -123,15 +133,18 @@ def pack(
         licenses: For example of ``weights`` and ``data``.
         card: Text of README.md (Markdown).
         thresholds: Label to least probability; None and {} mean that every text gets a label.
+        phases: In which the model learnt, if it did; see the table above.
 
     Returns:
         ``folder``.
 
     Raises:
-        ExportError: ``folder`` holds something else or cannot be written, labels and model do not
-            fit, the model keeps weights in other files, or the packed bundle fails its self-test.
+        ExportError: ``folder`` holds something else or cannot be written, labels do not fit the
+            model or the phases, the model keeps weights in other files, or the packed bundle fails
+            its self-test.
     """
     _check_labels(labels, thresholds or {})
+    _check_phases(labels, phases)
     _check_model(model, processing)
     _check_target(folder)
     proven = {package: version(package) for package in edge.PACKAGES}
@@ -140,6 +153,7 @@ def pack(
         "name": name,
         "labels": list(labels),
         "processing": dict(processing),
+        "phases": [{"name": phase["name"], "labels": list(phase["labels"])} for phase in phases],
         "thresholds": dict(thresholds or {}),
         "session": dict(session),
         "golden": {},
@@ -271,6 +285,15 @@ def _check_labels(labels: Sequence[str], thresholds: Mapping[str, float]) -> Non
                 f"The threshold {label!r}: {least} is wrong: it takes one of the labels "
                 f"{list(labels)} and a probability from 0 to 1."
             )
+
+
+def _check_phases(labels: Sequence[str], phases: Sequence[Phase]) -> None:
+    brought = [label for phase in phases for label in phase["labels"]]
+    if phases and brought != list(labels):
+        raise ExportError(
+            f"The phases bring the labels {brought}, the model has {list(labels)}. A label is new "
+            "in one phase, and has its place after all that were known before."
+        )
 
 
 def _check_model(path: Path, processing: Processing) -> None:

@@ -44,7 +44,7 @@ MANIFEST_FILE, MODEL_FILE, TOKENIZER_FILE = "bundle.json", "model.onnx", "tokeni
 PACKAGES = ("numpy", "onnxruntime", "tokenizers")
 # The names of a model's inputs, and the parts of an encoding that feed them.
 INPUTS = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
-ABOUT = ("name", "created_by", "labels", "licenses", "versions", "ledger")
+ABOUT = ("name", "created_by", "labels", "phases", "licenses", "versions", "ledger")
 REPAIR = "Copy the whole bundle again from where it was packed."
 
 

@@ -39,7 +39,8 @@ class Row:
         peak_memory_bytes: The most memory that the process, or the GPU, held while it was made.
         phases: How learning phase after phase went: ``names``, ``matrix`` (accuracy on the test
             rows of each phase, after each phase), ``validation_matrix``, ``average_accuracy``,
-            ``forgetting`` and ``forward_transfer``; empty for a run without phases.
+            ``forgetting``, ``forward_transfer``, ``rehearsed_rows`` and ``labels``; see
+            `recipes.incremental.phase_scores`. Empty for a run without phases.
         notes: What a reader should know, capabilities that were missing among it.
     """
 

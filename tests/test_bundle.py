@@ -44,6 +44,21 @@ def test_a_bundle_is_complete_and_sound(tmp_path: Path) -> None:
     assert leftovers(folder.parent) == []
 
 
+def test_a_bundle_says_which_phases_it_knows(tmp_path: Path) -> None:
+    phases = [{"name": "may", "labels": LABELS[:2]}, {"name": "june", "labels": []},
+              {"name": "july", "labels": LABELS[2:]}]  # fmt: skip
+    folder = make_bundle(tmp_path / "bundle", phases=phases)
+    assert manifest(folder)["phases"] == phases
+    assert verify(folder) == []
+    assert manifest(make_bundle(tmp_path / "plain"))["phases"] == []
+
+
+def test_phases_have_the_labels_of_the_model_in_its_order(tmp_path: Path) -> None:
+    for wrong in (LABELS[:2], [LABELS[1], LABELS[0], LABELS[2]], [*LABELS, LABELS[0]]):
+        with pytest.raises(ExportError, match="A label is new in one phase"):
+            make_bundle(tmp_path / "bundle", phases=[{"name": "may", "labels": wrong}])
+
+
 def test_everyone_may_read_a_bundle(tmp_path: Path) -> None:
     folder = make_bundle(tmp_path / "bundle")
     plain = tmp_path / "plain"

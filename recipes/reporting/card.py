@@ -10,8 +10,17 @@ import yaml
 
 from recipes.reading import plain
 from recipes.reporting.answers import confusions, f1_by_label
+from recipes.reporting.phases import phases_table
 from recipes.reporting.rendering import render
-from recipes.reporting.summary import Summary, accuracy, latency, margin, speed
+from recipes.reporting.summary import (
+    Summary,
+    accuracy,
+    known_phases,
+    latency,
+    margin,
+    phases_line,
+    speed,
+)
 from recipes.reporting.table import ledger_cells
 from recipes.reporting.units import milliseconds, percent, times
 from recipes.workspace import Workspace
@@ -50,6 +59,8 @@ def model_card(work: Workspace, summary: Summary, environment: Mapping[str, Any]
         f1=percent(own.metrics["macro_f1"]),
         max_length=work.max_length,
         labels=_labels(work, summary),
+        phases=phases_table(work, own.name),
+        phases_line=phases_line(work.ledger),
         sizes={n: len(getattr(work.rows, n)) for n in ("train", "validation", "test")},
         columns=_RESULTS,
         results=[[row[column] for column in _RESULTS] for row in cells],
@@ -73,6 +84,7 @@ def bundle_card(work: Workspace, shipped: str) -> str:
         accuracy=percent(accuracy(row)),
         f1=percent(row.metrics["macro_f1"]),
         labels=work.rows.labels,
+        phases=known_phases(work.ledger),
         max_length=work.max_length,
         weights=work.backbone,
         data=work.rows,
@@ -127,6 +139,8 @@ def _made(work: Workspace) -> str:
     held = recipe.backbone.quantization
     on = "" if held == "none" else f" on weights held in {held}"
     strategy = plain(recipe)["strategy"]["name"]
+    if work.rows.phases:
+        strategy += f" in {len(work.rows.phases)} phases"
     kept = student.layers if isinstance(student.layers, int) else len(student.layers or ())
     small = (
         f"another backbone ({student.model})"

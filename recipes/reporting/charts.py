@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+#: Epochs and values.
+Curve = Sequence[tuple[float, float]]
+
+
 @dataclass(frozen=True)
 class Spot:
     """One artefact in `tradeoff`.
@@ -83,25 +87,29 @@ def tradeoff(spots: Sequence[Spot]) -> Figure:
 
 @chart
 def validation(
-    curves: Mapping[str, Sequence[tuple[float, float]]], kept: Mapping[str, int], metric: str
+    curves: Mapping[str, Sequence[Curve]], kept: Mapping[str, Sequence[int]], metric: str
 ) -> Figure:
-    """The validation metric by epoch, a line a training; the epoch that was kept is filled.
+    """The validation metric by epoch, a line a training; the epochs that were kept are filled.
 
     Args:
-        curves: Epoch and value, a fraction, by training.
-        kept: Position of the kept epoch in the curve.
+        curves: Epoch and value, a fraction, by training and phase; most have one phase.
+        kept: Position of the kept epoch in the curve of each phase.
         metric: Name of the metric.
     """
     from matplotlib.ticker import MaxNLocator
 
     figure = canvas(WIDTH, 330)
     axes = frame(figure, 52, 34, 14, 40)
-    for name, curve in curves.items():
-        epochs, values = [e for e, _ in curve], [100 * v for _, v in curve]
-        color, best = shade(role(name)), kept[name]
-        axes.plot(epochs, values, color=color, lw=1.8, label=name, zorder=3)
-        axes.plot(epochs, values, "o", ms=6, mfc=shade("paper"), mec=color, mew=1.6, zorder=4)
-        axes.plot(epochs[best], values[best], "o", ms=8, color=color, zorder=5)
+    for name, phases in curves.items():
+        color = shade(role(name))
+        for phase, (curve, best) in enumerate(zip(phases, kept[name], strict=True)):
+            epochs, values = [e for e, _ in curve], [100 * v for _, v in curve]
+            label = None if phase else name
+            axes.plot(epochs, values, color=color, lw=1.8, label=label, zorder=3)
+            axes.plot(epochs, values, "o", ms=6, mfc=shade("paper"), mec=color, mew=1.6, zorder=4)
+            axes.plot(epochs[best], values[best], "o", ms=8, color=color, zorder=5)
+            if phase:
+                axes.axvline(epochs[0] - 0.5, color=shade("muted"), lw=1, ls=(0, (2, 3)))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("epoch (filled: kept)")
     axes.set_ylabel(f"validation {metric}, %")
@@ -111,7 +119,7 @@ def validation(
 
 
 @chart
-def losses(curves: Mapping[str, Sequence[tuple[float, float]]]) -> Figure:
+def losses(curves: Mapping[str, Curve]) -> Figure:
     """The training loss by epoch, each training on its own scale.
 
     Args:

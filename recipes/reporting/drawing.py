@@ -84,6 +84,8 @@ def role(artefact: str) -> str:
     """Return the name of an artefact's color, the same in every chart."""
     if artefact in ("teacher", "merged"):
         return "teacher"
+    if artefact == "joint":
+        return "extra"
     if artefact == "student-alone":
         return "alone"
     return "student" if artefact.startswith("student") or artefact == "bundle" else "baseline"

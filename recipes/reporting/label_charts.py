@@ -57,8 +57,8 @@ def confusion(counts: np.ndarray, labels: Sequence[str]) -> Figure:
     axes = frame(figure, left, top, 8, 8)
     axes.set(xlim=(0, number), ylim=(number, 0))
     places = [place + 0.5 for place in range(number)]
-    _names(axes, "x", places, names, size, upright)
-    _names(axes, "y", places, rows, size)
+    names_along(axes, "x", places, names, size, upright)
+    names_along(axes, "y", places, rows, size)
     axes.tick_params(top=False, labeltop=True, labelbottom=False, bottom=False, length=0)
     style: dict[str, Any] = {"fontsize": SMALL, "color": shade("muted")}
     style |= {"textcoords": "offset pixels", "annotation_clip": False}
@@ -185,7 +185,7 @@ def _rows(
     figure = canvas(WIDTH, 34 + 40 + max(22 * len(labels), min(256, 56 * len(labels))))
     axes = frame(figure, left, 34, right, 40)
     axes.set_ylim(len(labels) - 0.5, -0.5)
-    _names(axes, "y", range(len(labels)), names, SMALL)
+    names_along(axes, "y", range(len(labels)), names, SMALL)
     axes.grid(False, axis="y")
     axes.set_xlabel(title)
     style: dict[str, Any] = {
@@ -201,7 +201,7 @@ def _rows(
     return figure, axes
 
 
-def _names(
+def names_along(
     axes: Axes,
     which: str,
     places: Sequence[float],

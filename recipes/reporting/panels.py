@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ from recipes.workspace import Workspace
 
 #: Characters of a split whose tokens are counted for the chart of lengths: about half a second.
 _COUNTED = 1_000_000
-_TRAININGS = ("teacher", "student", "student-alone")
+_TRAININGS = ("teacher", "joint", "student", "student-alone")
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def _bargain(summary: Summary) -> str:
 
 
 def trainings(work: Workspace) -> list[Panel]:
-    """How the teacher and both students learnt."""
+    """How the teacher and both students learnt, and what the teacher's phases are held against."""
     logs = {
         name: json.loads(path.read_text(encoding="utf-8"))
         for name in _TRAININGS
@@ -97,32 +98,35 @@ def trainings(work: Workspace) -> list[Panel]:
     losses = {name: _curve(log, "loss") for name, log in logs.items()}
     if not all(curves.values()) or not all(losses.values()) or not logs:
         return []
+    parts = {name: _by_phase(work, name, curve) for name, curve in curves.items()}
     kept = {}
     for name, log in logs.items():
-        values = [value for _, value in _curve(log, f"eval_{metrics[name]}")]
-        kept[name] = values.index(max(values))
-    remarks = [_kept(work, name, curve, kept[name]) for name, curve in curves.items()]
+        chosen = _by_phase(work, name, _curve(log, f"eval_{metrics[name]}"))
+        bests = [[value for _, value in curve] for curve in chosen]
+        kept[name] = [values.index(max(values)) for values in bests]
+    remarks = [_kept(work, name, phases, kept[name]) for name, phases in parts.items()]
     falls = [f"{name} {log[0][1]:.2f} → {log[-1][1]:.2f}" for name, log in losses.items()]
     terms = _terms(work)
+    added = " and what the strategy adds to it" if work.rows.phases else ""
     return [
         Panel(
             "validation",
             "Learning: validation",
             " ".join(remarks),
-            charts.validation(curves, kept, metric.replace("_", " ")),
+            charts.validation(parts, kept, metric.replace("_", " ")),
         ),
         Panel(
             "losses",
             "Learning: training loss",
             f"From first to last: {listed(falls)}. Scales differ: the student's loss is "
-            f"{terms}, the others' is cross-entropy.",
+            f"{terms}, the others' is cross-entropy{added}.",
             charts.losses(losses),
         ),
     ]
 
 
 def _settings(work: Workspace, name: str) -> Any:
-    return work.recipe.train if name == "teacher" else work.recipe.distill.train
+    return work.recipe.train if name in ("teacher", "joint") else work.recipe.distill.train
 
 
 def _terms(work: Workspace) -> str:
@@ -139,8 +143,25 @@ def _curve(log: Sequence[Mapping[str, float]], key: str) -> list[tuple[float, fl
     return [(entry["epoch"], entry[key]) for entry in log if key in entry]
 
 
-def _kept(work: Workspace, name: str, curve: Sequence[tuple[float, float]], best: int) -> str:
+def _by_phase(work: Workspace, name: str, curve: charts.Curve) -> list[charts.Curve]:
+    """Cut the teacher's curve where a phase ends; all other trainings have one phase."""
+    if name != "teacher" or not work.rows.phases:
+        return [curve]
+    length = work.recipe.train.epochs
+    phases = range(len(work.rows.phases))
+    return [[p for p in curve if math.ceil(p[0] / length - 1e-6) == n + 1] for n in phases]
+
+
+def _kept(work: Workspace, name: str, phases: Sequence[charts.Curve], bests: Sequence[int]) -> str:
     wanted = _settings(work, name).epochs
+    if len(phases) > 1:
+        numbers = listed(str(best + 1) for best in bests)
+        last = phases[-1][bests[-1]][1]
+        return (
+            f"{name}: in its {len(phases)} phases epochs {numbers} of {wanted} were kept; the last "
+            f"gets {percent(last)} of all rows right."
+        )
+    curve, best = phases[0], bests[0]
     epoch, value = curve[best]
     sentence = f"{name}: epoch {epoch:.0f} of {len(curve)} was kept ({percent(value)})"
     if len(curve) < wanted:

@@ -13,6 +13,7 @@ from recipes.reading import plain
 from recipes.reporting import answers, panels
 from recipes.reporting.card import model_card
 from recipes.reporting.drawing import COLORS
+from recipes.reporting.phases import phases_part
 from recipes.reporting.rendering import render, write_text
 from recipes.reporting.summary import Summary, accuracy, latency, margin, speed, summarize
 from recipes.reporting.table import ledger_cells
@@ -63,6 +64,7 @@ def _page(work: Workspace, summary: Summary, environment: Mapping[str, Any]) -> 
         notes=_notes(work),
         tradeoff=panels.tradeoff(work, summary),
         trainings=panels.trainings(work),
+        phases=phases_part(work),
         students=answers.without_teacher(work),
         confusion=answers.confusion(work, summary),
         class_scores=answers.class_scores(work, summary),

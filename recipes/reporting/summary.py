@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from recipes.ledger import Ledger, Row
-from recipes.reporting.units import apart, times
+from recipes.reporting.units import apart, percent, times
+from recipes.tasks.wording import counted
 
 
 @dataclass(frozen=True)
@@ -91,3 +94,44 @@ def margin(share: float, rows: int) -> tuple[float, float]:
     center = (share + z * z / (2 * rows)) / (1 + z * z / rows)
     half = z / (1 + z * z / rows) * (share * (1 - share) / rows + z * z / (4 * rows**2)) ** 0.5
     return center - half, center + half
+
+
+def found_phases(ledger: Ledger, name: str) -> Mapping[str, Any]:
+    """Return what a row says of learning phase after phase; nothing if it is missing."""
+    return ledger[name].phases if name in ledger else {}
+
+
+def known_phases(ledger: Ledger) -> list[dict[str, Any]]:
+    """Return the ``name`` of each phase that was learnt and the ``labels`` that were new in it.
+
+    Args:
+        ledger: Of a run whose teacher is finished; nothing is returned if it has no phases.
+    """
+    found = found_phases(ledger, "teacher")
+    if not found:
+        return []
+    known = [0, *map(len, found["labels"])]
+    return [
+        {"name": name, "labels": found["labels"][-1][known[phase] : known[phase + 1]]}
+        for phase, name in enumerate(found["names"])
+    ]
+
+
+def phases_line(ledger: Ledger) -> str:
+    """Return what the phases came to, in a line; nothing for a run without."""
+    found = found_phases(ledger, "teacher")
+    if not found:
+        return ""
+    return (
+        f"{counted(len(found['names']), 'phase')}: average accuracy "
+        f"{percent(found['average_accuracy'])}{_of_joint(ledger)}, "
+        f"forgetting {apart(found['forgetting'])}"
+    )
+
+
+def _of_joint(ledger: Ledger) -> str:
+    bound = found_phases(ledger, "joint").get("average_accuracy", 0)
+    if not bound:
+        return ""
+    share = ledger["teacher"].phases["average_accuracy"] / bound
+    return f" ({percent(share)} of joint's {percent(bound)})"

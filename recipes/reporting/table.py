@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from recipes.ledger import Ledger, Row
+from recipes.reporting.summary import phases_line
 
 #: The row that others are held against.
 TEACHER = "teacher"
@@ -16,8 +17,13 @@ _TERMINAL = (
 
 
 def print_ledger(ledger: Ledger) -> None:
-    """Print every row with its difference from the row before and from the teacher."""
+    """Print every row with its difference from the row before and from the teacher.
+
+    Below stands what learning phase after phase came to, if the run has phases.
+    """
     print_table([{name: row[name] for name in _TERMINAL} for row in ledger_cells(ledger)])
+    if line := phases_line(ledger):
+        print(line)
 
 
 def print_table(rows: Sequence[Mapping[str, str]], bold: int | None = None) -> None:
