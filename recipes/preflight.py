@@ -7,6 +7,7 @@ from adapters.strategy import called, finish, prepare
 from distill.objectives import Pair
 from distill.students import cut, kept_layers, spread
 from recipes import assets
+from recipes.incremental import rehearsed
 from recipes.tasks import Split
 from recipes.workspace import Workspace, load_config, load_tokenizer, torch_call
 
@@ -30,6 +31,8 @@ def check_possible(work: Workspace) -> None:
     if work.quantization != "none":
         prepare(work.load(work.quantization), recipe.strategy)
     _check_finish(work)
+    for phase in range(len(work.rows.phases)):
+        rehearsed(work, phase)
     pair = student_pair(work)
     if recipe.distill.student.layers is not None:
         cut(work.load(), pair.layer_map)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field
 
 from adapters.builtin.wrapping import Wrapping
+from adapters.errors import AdapterError
 from adapters.strategy import strategies
 
 if TYPE_CHECKING:
@@ -59,14 +60,24 @@ class Replay(Wrapping):
     def rehearse(
         self, past: Sequence[int], new: Sequence[int], total: int, seed: int
     ) -> Sequence[int]:
-        """Return the kept rows, repeated."""
+        """Return the kept rows, repeated.
+
+        Raises:
+            AdapterError: The memory has not even one row for each class.
+        """
         keys = random.Random(seed)
         by_class = defaultdict(list)
         for row, label in enumerate(past):
             by_class[label].append((keys.random(), row))
         if not by_class:
             return ()
-        share = int(self.memory * total) // len(by_class)
+        bound = int(self.memory * total)
+        share = bound // len(by_class)
+        if not share:
+            raise AdapterError(
+                f"strategy.memory={self.memory:g} of {total:,} training rows is {bound}, less than "
+                f"one for each of {len(by_class)} classes. Raise strategy.memory."
+            )
         kept = {label: [row for _, row in sorted(rows)[:share]] for label, rows in by_class.items()}
         wanted = len(new) / len(set(new))
         chosen: list[int] = []
