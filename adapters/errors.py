@@ -10,3 +10,10 @@ class AdapterError(Exception):
 
 class NeedsFloatWeightsError(AdapterError):
     """A strategy cannot work on quantized weights."""
+
+
+class UnsuitableBackboneError(AdapterError):
+    """A strategy's method makes no sense on an architecture, such as biases where there are none.
+
+    The conformance kit counts it as a refusal, not as a fault.
+    """

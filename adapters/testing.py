@@ -35,7 +35,8 @@ class ConformanceError(AdapterError, AssertionError):
     """A strategy breaks its contract.
 
     Attributes:
-        check: Name of the check that failed.
+        check: Name of the check that failed; ``fields`` for the class itself, ``fits`` if it fits
+            no architecture.
         architecture: Where it failed.
     """
 
@@ -51,7 +52,7 @@ def check_strategy(
     architectures: Sequence[str] = USUAL,
     checks: Sequence[str] | None = None,
     **fields: Any,
-) -> None:
+) -> dict[str, str]:
     """Hold a strategy against its contract.
 
     Args:
@@ -60,11 +61,16 @@ def check_strategy(
         checks: Which checks; all of `adapters.testing_checks.CHECKS` if left out.
         **fields: Values of the strategy's fields; defaults for the others.
 
+    Returns:
+        The architectures that the strategy refuses with an
+        `adapters.errors.UnsuitableBackboneError`, each with the reason; usually none.
+
     Raises:
         ConformanceError: The first check that fails, with what was found and what to do. Where the
-            strategy itself raised something, that is its cause.
+            strategy itself raised something, that is its cause. A strategy that refuses all the
+            architectures fails too.
     """
-    from adapters.testing_checks import CHECKS, Bench, FaultError, constructs, quiet
+    from adapters.testing_checks import CHECKS, FaultError, constructs
 
     name = cls.__qualname__
     wanted = list(CHECKS) if checks is None else list(checks)
@@ -74,20 +80,35 @@ def check_strategy(
         strategy = constructs(cls, fields)
     except FaultError as fault:
         raise ConformanceError(name, "fields", "any architecture", str(fault)) from fault.__cause__
-    for architecture in architectures:
-        with tempfile.TemporaryDirectory() as folder, strategies.known(cls), quiet():
-            bench = Bench(Path(folder), architecture, strategy)
-            for check in wanted:
-                try:
-                    CHECKS[check](bench)
-                except FaultError as fault:
-                    raise ConformanceError(name, check, architecture, str(fault)) from None
-                except AdapterError as error:
-                    cause = error.__cause__ or error
-                    raise ConformanceError(name, check, architecture, str(error)) from cause
-                except Exception as error:
-                    told = f"{type(error).__name__}: {' '.join(str(error).split())}"
-                    raise ConformanceError(name, check, architecture, told) from error
+    told = {architecture: _check(strategy, architecture, wanted) for architecture in architectures}
+    if told and all(told.values()):
+        reason = next(iter(told.values()))
+        raise ConformanceError(name, "fits", ", ".join(told), f"it refuses all of them: {reason}")
+    return {architecture: reason for architecture, reason in told.items() if reason}
+
+
+def _check(strategy: Strategy, architecture: str, checks: Sequence[str]) -> str:
+    """Make the checks on one architecture; return why the strategy refuses it, if it does."""
+    from adapters.testing_checks import CHECKS, Bench, FaultError, quiet
+
+    cls = type(strategy)
+    with tempfile.TemporaryDirectory() as folder, strategies.known(cls), quiet():
+        bench = Bench(Path(folder), architecture, strategy)
+        for check in checks:
+            try:
+                if reason := bench.refusal:
+                    return reason
+                CHECKS[check](bench)
+            except FaultError as fault:
+                told, cause = str(fault), None
+            except AdapterError as error:
+                told, cause = str(error), error.__cause__ or error
+            except Exception as error:
+                told, cause = f"{type(error).__name__}: {' '.join(str(error).split())}", error
+            else:
+                continue
+            raise ConformanceError(cls.__qualname__, check, architecture, told) from cause
+    return ""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -97,22 +118,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("names", nargs="*", help="registered names (default: all)")
     parser.add_argument("--architectures", nargs="+", default=USUAL, choices=ARCHITECTURES)
+    parser.add_argument("--checks", nargs="+", help="names of checks (default: all)")
     options = parser.parse_args(arguments)
     failed = 0
     for name in options.names or strategies.names():
         for architecture in options.architectures:
             start = time.perf_counter()
             try:
-                check_strategy(
-                    strategies.get(name), architectures=[architecture], **EXAMPLES.get(name, {})
-                )
-                said = "passes"
+                said = _outcome(name, architecture, options.checks)
             except AdapterError as error:
                 failed += 1
                 said = str(error)
             print(f"{name:<20}{architecture:<12}{time.perf_counter() - start:5.1f} s  {said}")
             sys.stdout.flush()
     return 1 if failed else 0
+
+
+def _outcome(name: str, architecture: str, checks: Sequence[str] | None) -> str:
+    from adapters.testing_checks import CHECKS
+
+    cls, fields = strategies.get(name), EXAMPLES.get(name, {})
+    check_strategy(cls, architectures=(), checks=checks, **fields)
+    reason = _check(cls(**fields), architecture, checks or list(CHECKS))
+    return f"refused: {reason}" if reason else "passes"
 
 
 #: Fields of built-in strategies that need some, or whose defaults do not suit a tiny model.

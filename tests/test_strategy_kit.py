@@ -1,0 +1,591 @@
+"""The conformance kit for strategies: the built-in ones pass, and each check finds its defects."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from pydantic import ConfigDict, PrivateAttr
+from torch import nn
+from transformers import TrainerCallback
+
+from adapters import AdapterError, Strategy, strategies
+from adapters.backbone import encoder_parts
+from adapters.errors import UnsuitableBackboneError
+from adapters.testing import ConformanceError, check_strategy, main
+from adapters.testing_checks import CHECKS
+from adapters.tiny import ARCHITECTURES
+
+#: The checks that need no training of their own, and so take next to no time after `learns`.
+CHEAP = ("learns", "reloads", "finishes", "pads", "continues")
+TRUE_CHANCE = random.SystemRandom()
+
+
+class Offset(Strategy):
+    """Learnt offsets behind each feed-forward part: keeps the contract."""
+
+    start: float = 0.0
+
+    def prepare(self, model: Any) -> Any:
+        for layer in ends(model):
+            layer.offset = nn.Parameter(torch.full((32,), self.start))
+            layer.taken = layer.register_forward_hook(self.add)
+            self.more(layer)
+        return model
+
+    def more(self, layer: Any) -> None:
+        """What a defect adds to a layer."""
+
+    @staticmethod
+    def add(layer: Any, inputs: Any, output: Any) -> Any:
+        return output + layer.offset
+
+    def finish(self, model: Any) -> Any:
+        for layer in ends(model):
+            layer.bias.data += layer.offset.data
+            layer.taken.remove()
+            del layer.offset, layer.taken
+        return model
+
+
+class Stays(Offset):
+    """Offsets that stay in the model: keeps the contract."""
+
+    adds_layers: ClassVar[bool] = True
+
+    def finish(self, model: Any) -> Any:
+        return model
+
+
+def ends(model: Any) -> list[Any]:
+    return [model.get_submodule(part.feed_forward_end) for part in encoder_parts(model)]
+
+
+class Each(TrainerCallback):  # type: ignore[misc, unused-ignore]
+    """Calls a function with the number of steps that it has seen itself."""
+
+    def __init__(self, function: Callable[[int], None]) -> None:
+        self.function, self.seen = function, 0
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        self.seen += 1
+        self.function(self.seen)
+
+
+DEFECTS: list[tuple[str, type]] = []
+
+
+def defect(check: str) -> Callable[[type], type]:
+    """Say which check has to find it."""
+
+    def decorate(cls: type) -> type:
+        # A docstring is part of the contract, and here not what is tried.
+        if cls.__doc__ is None and cls.__name__ != "Undocumented":
+            cls.__doc__ = "Has a defect."
+        DEFECTS.append((check, cls))
+        return cls
+
+    return decorate
+
+
+@defect("fields")
+class Undocumented(Offset):
+    pass
+
+
+@defect("fields")
+class DerivesFromNothing:
+    pass
+
+
+@defect("fields")
+class TakesAnyField(Offset):
+    model_config = ConfigDict(extra="allow")
+
+
+@defect("fields")
+class TakesTextForNumbers(Offset):
+    model_config = ConfigDict(strict=False)
+
+
+@defect("fields")
+class FieldThatNoFileGivesBack(Offset):
+    layers: tuple[int, ...] = (0, 1)
+
+
+@defect("fields")
+class FieldWithoutDefault(Offset):
+    rank: int
+
+
+@defect("fits")
+class RefusesEverything(Offset):
+    def prepare(self, model: Any) -> Any:
+        raise UnsuitableBackboneError("There is nothing to adapt.")
+
+
+@defect("learns")
+class ReturnsNothing(Offset):
+    def prepare(self, model: Any) -> Any:
+        super().prepare(model)
+
+
+@defect("learns")
+class TripsInPrepare(Offset):
+    def prepare(self, model: Any) -> Any:
+        return model.no_such_part
+
+
+@defect("learns")
+class ReplacesTheHead(Offset):
+    def prepare(self, model: Any) -> Any:
+        model.classifier = nn.Linear(32, 3)
+        return super().prepare(model)
+
+
+@defect("learns")
+class ChangesLabels(Offset):
+    def prepare(self, model: Any) -> Any:
+        model.config.id2label = {0: "a", 1: "b", 2: "c"}
+        return super().prepare(model)
+
+
+@defect("learns")
+class LearnsNothing(Offset):
+    def prepare(self, model: Any) -> Any:
+        return super().prepare(model).requires_grad_(False)
+
+
+@defect("learns")
+class LearnsWhatNothingUses(Offset):
+    @staticmethod
+    def add(layer: Any, inputs: Any, output: Any) -> Any:
+        return output
+
+
+@defect("learns")
+class CutsTheGradient(Offset):
+    @staticmethod
+    def add(layer: Any, inputs: Any, output: Any) -> Any:
+        return output + layer.offset.detach()
+
+
+@defect("learns")
+class SaysThatOnlyTheHeadLearns(Offset):
+    trains_head_only: ClassVar[bool] = True
+
+
+@defect("learns")
+class WritesToFrozenWeights(Offset):
+    def callbacks(self, model: Any) -> Any:
+        norm = model.bert.embeddings.LayerNorm
+        return [Each(lambda step: norm.weight.data.mul_(0.99))]
+
+
+@defect("learns")
+class UnfreezesWhatItDidNotDeclare(Offset):
+    def callbacks(self, model: Any) -> Any:
+        return [Each(lambda step: model.requires_grad_(True))]
+
+
+@defect("learns")
+class GroupsWithoutTheHead(Offset):
+    def parameter_groups(self, model: Any, learning_rate: float) -> Any:
+        return [{"params": [layer.offset for layer in ends(model)], "lr": learning_rate}]
+
+
+@defect("learns")
+class PenaltyOfTheWrongSign(Offset):
+    def penalty(self, model: Any, memory: Any) -> Any:
+        return -1000 * sum((p**2).sum() for p in model.parameters() if p.requires_grad)
+
+
+@defect("reloads")
+class KeepsStateInAnAttribute(Offset):
+    def more(self, layer: Any) -> None:
+        layer.factor = 1.0
+
+    def callbacks(self, model: Any) -> Any:
+        return [Each(lambda step: [setattr(x, "factor", 1 + step / 10) for x in ends(model)])]
+
+    @staticmethod
+    def add(layer: Any, inputs: Any, output: Any) -> Any:
+        return output + layer.offset * layer.factor
+
+
+@defect("reloads")
+class KeepsStateInABufferThatIsNotSaved(Offset):
+    def more(self, layer: Any) -> None:
+        layer.register_buffer("factor", torch.rand(32), persistent=False)
+
+    @staticmethod
+    def add(layer: Any, inputs: Any, output: Any) -> Any:
+        return output + layer.offset * layer.factor
+
+
+@defect("reloads")
+class KeepsStateInItself(Offset):
+    _factor: list[float] = PrivateAttr(default_factory=lambda: [1.0])
+
+    def callbacks(self, model: Any) -> Any:
+        return [Each(lambda step: self._factor.append(1 + step / 10))]
+
+    def more(self, layer: Any) -> None:
+        layer.taken.remove()
+        layer.taken = layer.register_forward_hook(
+            lambda layer, inputs, output: output + layer.offset * self._factor[-1]
+        )
+
+
+@defect("finishes")
+class ForgetsTheScaling(Offset):
+    @staticmethod
+    def add(layer: Any, inputs: Any, output: Any) -> Any:
+        return output + 0.5 * layer.offset
+
+
+@defect("finishes")
+class LeavesItsHooks(Offset):
+    def more(self, layer: Any) -> None:
+        layer.register_forward_pre_hook(lambda layer, inputs: None)
+
+
+@defect("finishes")
+class LeavesAHookOfGradients(Offset):
+    def more(self, layer: Any) -> None:
+        layer.register_full_backward_hook(lambda layer, inputs, outputs: None)
+
+
+@defect("finishes")
+class LeavesItsForward(Offset):
+    def more(self, layer: Any) -> None:
+        layer.forward = layer.forward
+
+
+@defect("finishes")
+class LeavesAParameter(Offset):
+    def finish(self, model: Any) -> Any:
+        for layer in ends(model):
+            layer.bias.data += layer.offset.data
+            layer.offset.data.zero_()
+            layer.taken.remove()
+        return model
+
+
+@defect("finishes")
+class LeavesABuffer(Offset):
+    def more(self, layer: Any) -> None:
+        layer.register_buffer("counted", torch.zeros(1))
+
+
+@defect("finishes")
+class LeavesAModule(Offset):
+    def more(self, layer: Any) -> None:
+        layer.helper = nn.Identity()
+
+
+@defect("finishes")
+class LeavesAWrapper(Offset):
+    def finish(self, model: Any) -> Any:
+        model = super().finish(model)
+        part = model.bert.encoder.layer[0].output
+        part.dense = nn.Sequential(part.dense)
+        return model
+
+
+@defect("finishes")
+class FinishesWithNothing(Offset):
+    def finish(self, model: Any) -> Any:
+        super().finish(model)
+
+
+@defect("finishes")
+class ChangesLabelsAtTheEnd(Offset):
+    def finish(self, model: Any) -> Any:
+        model.config.id2label = {0: "a", 1: "b", 2: "c"}
+        return super().finish(model)
+
+
+@defect("finishes")
+class AddsLayersThatPrepareDoesNotPutBack(Stays):
+    def finish(self, model: Any) -> Any:
+        for layer in ends(model):
+            layer.further = nn.Parameter(layer.offset.data)
+            layer.offset.data = torch.zeros(32)
+            layer.register_forward_hook(lambda layer, inputs, output: output + layer.further)
+        return model
+
+
+@defect("pads")
+class UsesTheWholeBatch(Stays):
+    @staticmethod
+    def add(layer: Any, inputs: Any, output: Any) -> Any:
+        return output + layer.offset - 0.1 * output.mean((0, 1))
+
+
+@defect("repeats")
+class DrawsItsStartElsewhere(Offset):
+    def more(self, layer: Any) -> None:
+        layer.offset.data = torch.tensor([TRUE_CHANCE.gauss(0, 0.1) for _ in range(32)])
+
+
+@defect("repeats")
+class DrawsFrozenWeightsElsewhere(Offset):
+    def more(self, layer: Any) -> None:
+        layer.register_buffer("fixed", torch.tensor([TRUE_CHANCE.random() for _ in range(32)]))
+
+    @staticmethod
+    def add(layer: Any, inputs: Any, output: Any) -> Any:
+        return output + layer.offset * layer.fixed
+
+    def finish(self, model: Any) -> Any:
+        for layer in ends(model):
+            layer.offset.data *= layer.fixed
+            del layer.fixed
+        return super().finish(model)
+
+
+@defect("resumes")
+class CallbackThatForgetsItsCount(Offset):
+    def callbacks(self, model: Any) -> Any:
+        return [Each(lambda step: [x.offset.data.mul_(1 - step / 100) for x in ends(model)])]
+
+
+@defect("resumes")
+class KeepsRunningStatistics(Offset):
+    def more(self, layer: Any) -> None:
+        layer.register_buffer("mean", torch.zeros(32))
+
+    @staticmethod
+    def add(layer: Any, inputs: Any, output: Any) -> Any:
+        if layer.training:
+            layer.mean.lerp_(output.detach().mean((0, 1)), 0.02)
+        return output + layer.offset - layer.mean
+
+    def finish(self, model: Any) -> Any:
+        for layer in ends(model):
+            layer.offset.data -= layer.mean
+            del layer.mean
+        return super().finish(model)
+
+
+@defect("works_quantized")
+class CountsOnFloatWeights(Offset):
+    def more(self, layer: Any) -> None:
+        layer.offset.data = 0.1 * layer.weight.data.mean(1)
+
+
+@defect("works_quantized")
+class LearnsBesideFloatWeightsOnly(Offset):
+    @staticmethod
+    def add(layer: Any, inputs: Any, output: Any) -> Any:
+        return output + layer.offset if layer.weight.is_floating_point() else output
+
+
+class Remembers(Offset):
+    """Keeps the offsets of earlier tasks in the biases: keeps the contract."""
+
+    fresh_for_each_task: ClassVar[bool] = True
+
+    def between_tasks(self, model: Any, losses: Any, memory: Any) -> Any:
+        earlier = [memory.get(f"{i}", 0) for i in range(len(ends(model)))]
+        return {f"{i}": x.offset.data + earlier[i] for i, x in enumerate(ends(model))}
+
+    def recall(self, model: Any, memory: Any) -> None:
+        for i, layer in enumerate(ends(model)):
+            layer.bias.data += memory[f"{i}"]
+
+
+@defect("continues")
+class RecallsTwice(Remembers):
+    fresh_for_each_task: ClassVar[bool] = False
+
+
+@defect("continues")
+class RemembersTheLastTaskOnly(Remembers):
+    def between_tasks(self, model: Any, losses: Any, memory: Any) -> Any:
+        return super().between_tasks(model, losses, {})
+
+
+@defect("continues")
+class RemembersNothing(Remembers):
+    def between_tasks(self, model: Any, losses: Any, memory: Any) -> Any:
+        return {}
+
+
+@defect("continues")
+class RecallsWithoutItsMemory(Remembers):
+    _kept: ClassVar[list[Any]] = []
+
+    def between_tasks(self, model: Any, losses: Any, memory: Any) -> Any:
+        self._kept[:] = super().between_tasks(model, losses, memory).values()
+        return {"count": torch.ones(1)}
+
+    def recall(self, model: Any, memory: Any) -> None:
+        for layer in ends(model):
+            if self._kept:
+                layer.bias.data += self._kept.pop(0)
+
+
+@defect("continues")
+class RehearsesRowsThatAreNotThere(Offset):
+    def rehearse(self, past: Any, new: Any, total: int, seed: int) -> Sequence[int]:
+        return [len(past)]
+
+
+@defect("continues")
+class RehearsesByChance(Offset):
+    def rehearse(self, past: Any, new: Any, total: int, seed: int) -> Sequence[int]:
+        return TRUE_CHANCE.sample(range(len(past)), len(past))
+
+
+@defect("continues")
+class PenaltyWithoutANumber(Remembers):
+    def penalty(self, model: Any, memory: Any) -> Any:
+        return torch.zeros(()) / 0 if memory else None
+
+
+@defect("exports")
+class CountsTheBatch(Stays):
+    @staticmethod
+    def add(layer: Any, inputs: Any, output: Any) -> Any:
+        return torch.stack([row + layer.offset for row in output])
+
+
+@pytest.mark.parametrize(("check", "cls"), DEFECTS, ids=lambda x: getattr(x, "__name__", x))
+def test_each_defect_is_found_by_its_check(check: str, cls: Any) -> None:
+    # Its check, and others before and after it: these must not be what fails.
+    checks = [name for name in CHECKS if name in CHEAP or name == check]
+    with pytest.raises(ConformanceError) as caught:
+        check_strategy(cls, architectures=["bert"], checks=checks)
+    assert caught.value.check == check, str(caught.value)
+    assert cls.__name__ in str(caught.value)
+
+
+def test_no_check_is_without_a_defect() -> None:
+    assert {check for check, _ in DEFECTS} == {*CHECKS, "fields", "fits"}
+
+
+@pytest.mark.parametrize("cls", [Offset, Stays, Remembers], ids=lambda cls: cls.__name__)
+def test_what_the_defects_are_planted_in_passes(cls: Any) -> None:
+    checks = [name for name in CHECKS if name != "exports"]
+    assert check_strategy(cls, architectures=["bert"], checks=checks, start=0.1) == {}
+
+
+def test_the_cause_travels_with_the_fault() -> None:
+    with pytest.raises(ConformanceError) as caught:
+        check_strategy(TripsInPrepare, architectures=["bert"])
+    assert isinstance(caught.value.__cause__, AttributeError)
+    assert caught.value.architecture == "bert"
+
+
+def test_a_check_that_is_not_there_is_refused() -> None:
+    with pytest.raises(AdapterError, match="no checks \\['lerns'\\]"):
+        check_strategy(Offset, checks=["lerns"])
+
+
+# The built-in ones. `python -m adapters.testing --architectures …` makes every check of each on
+# every architecture, which takes the better part of an hour; here all take turns.
+
+ONCE = ("learns", "reloads", "finishes", "pads")
+TWICE = (*ONCE, "repeats")
+BROKEN = (*ONCE, "resumes")
+FOUR_BITS = (*ONCE, "works_quantized")
+NEXT = (*ONCE, "continues")
+FOLDS = ("learns", "finishes")
+#: The slowest by far. What is finished without added layers is the same graph for every strategy.
+EXPORTED = ("finishes", "exports")
+
+TURNS: list[tuple[str, str, tuple[str, ...], dict[str, Any]]] = [
+    ("adalora", "gpt2", NEXT, {}),
+    ("adalora", "roberta", BROKEN, {}),
+    ("bitfit", "roberta", FOUR_BITS, {}),
+    ("bottleneck", "distilbert", EXPORTED, {"placement": "parallel"}),
+    ("bottleneck", "electra", FOUR_BITS, {"placement": "pfeiffer"}),
+    ("bottleneck", "gpt2", EXPORTED, {"placement": "houlsby"}),
+    ("dora", "modernbert", FOUR_BITS, {}),
+    ("ewc", "bert", NEXT, {"base": {"name": "bitfit"}}),
+    ("ewc", "mpnet", NEXT, {}),
+    ("full", "deberta-v2", TWICE, {}),
+    ("gradual_unfreezing", "roberta", BROKEN, {}),
+    ("head", "llama", NEXT, {}),
+    ("ia3", "distilbert", FOUR_BITS, {}),
+    ("last_layers", "electra", FOUR_BITS, {"count": 1}),
+    ("layerwise_rates", "llama", ONCE, {"base": {"name": "lora"}}),
+    ("layerwise_rates", "mpnet", ONCE, {}),
+    ("lora", "bert", EXPORTED, {}),
+    ("lora", "llama", FOUR_BITS, {"rank": 4, "dropout": 0.1}),
+    ("naive", "deberta-v2", NEXT, {}),
+    ("norms", "gpt2", ONCE, {}),
+    ("olora", "llama", NEXT, {}),
+    ("peft", "bert", FOLDS, {"method": "HRA", "r": 4}),
+    ("peft", "deberta-v2", FOLDS, {"method": "BOFT", "boft_block_size": 8}),
+    ("peft", "distilbert", FOLDS, {"method": "OFT", "oft_block_size": 8}),
+    ("peft", "electra", FOLDS, {"method": "LOHA", "r": 4}),
+    ("peft", "gpt2", FOLDS, {"method": "LN_TUNING"}),
+    ("peft", "modernbert", FOLDS, {"method": "LOKR", "r": 4}),
+    ("peft", "mpnet", FOLDS, {"method": "MISS", "r": 4}),
+    ("pissa", "distilbert", FOUR_BITS, {}),
+    ("probe_then_full", "modernbert", BROKEN, {}),
+    ("replay", "roberta", NEXT, {"base": {"name": "bottleneck"}}),
+    ("rslora", "mpnet", ONCE, {}),
+    ("vera", "electra", NEXT, {"rank": 32}),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "architecture", "checks", "fields"),
+    TURNS,
+    ids=[f"{name}-{architecture}" for name, architecture, _, _ in TURNS],
+)
+def test_built_in_strategies_pass(
+    name: str, architecture: str, checks: Sequence[str], fields: dict[str, Any]
+) -> None:
+    check_strategy(strategies.get(name), architectures=[architecture], checks=checks, **fields)
+
+
+def test_all_built_in_strategies_and_architectures_have_their_turn() -> None:
+    own = {name for name, cls in strategies if cls.__module__.startswith("adapters.")}
+    assert {name for name, *_ in TURNS} == own
+    for architecture in ARCHITECTURES:
+        assert len({name for name, there, *_ in TURNS if there == architecture}) >= 3
+    assert {check for *_, checks, _ in TURNS for check in checks} == set(CHECKS)
+
+
+def test_an_architecture_without_biases_is_refused_and_the_command_says_so(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    told = check_strategy(
+        strategies.get("bitfit"), architectures=["llama", "bert"], checks=["reloads"]
+    )
+    assert list(told) == ["llama"]
+    assert "no biases" in told["llama"]
+    assert main(["bitfit", "--architectures", "modernbert", "--checks", "learns"]) == 0
+    assert "refused: The encoder of ModernBert" in capsys.readouterr().out
+
+
+def test_a_method_of_peft_that_knows_no_such_layers_is_refused() -> None:
+    refused = check_strategy(
+        strategies.get("peft"), architectures=["gpt2", "bert"], checks=[], method="OFT"
+    )
+    assert refused == {}  # nothing was tried
+    with pytest.raises(ConformanceError, match="peft's OFT cannot adapt GPT2") as caught:
+        check_strategy(
+            strategies.get("peft"), architectures=["gpt2"], checks=["learns"], method="OFT"
+        )
+    assert caught.value.check == "fits"
+
+
+def test_the_command_tells_what_fails(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from adapters import testing
+
+    monkeypatch.setitem(testing.EXAMPLES, "lora", {"rank": 0})
+    assert main(["lora", "--architectures", "bert", "llama"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines] == [["lora", "bert"], ["lora", "llama"]]
+    assert all("'fields'" in line for line in lines)
