@@ -167,7 +167,10 @@ def _read(folder: Path, model: PreTrainedModel, labels: Sequence[str]) -> _Sourc
         )
 
     if not (folder / "adapter_config.json").exists():
-        raise refusal("it is not one of peft's")
+        reason = "it is not one of peft's"
+        if (folder / MEMORY).exists():
+            reason = "the updates of earlier tasks lie beside it"
+        raise refusal(reason)
     try:
         config = PeftConfig.from_pretrained(str(folder))
     except (ValueError, KeyError, TypeError) as error:
@@ -179,8 +182,6 @@ def _read(folder: Path, model: PreTrainedModel, labels: Sequence[str]) -> _Sourc
             f"it stands on changed weights of the backbone ({config.init_lora_weights} moves a "
             "part of them into the update)"
         )
-    if (folder / MEMORY).exists() and name == "olora":
-        raise refusal("the updates of earlier tasks lie beside it")
     state = read_state(folder)
     head = {name: state.pop(name) for name in list(state) if in_head(model, _plain(name))}
     strange = [key for key in state if not key.endswith((".lora_A.weight", ".lora_B.weight"))]

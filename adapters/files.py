@@ -1,7 +1,8 @@
 """An adapter on disk: what was learnt, the strategy that learnt it, the labels it speaks of.
 
 Where peft implements the strategy the folder is one of peft's own, head included, and plain peft
-loads it: ``PeftModel.from_pretrained(model, folder)``.
+loads it: ``PeftModel.from_pretrained(model, folder)``. An adapter that stands on frozen ones of
+earlier tasks is none that peft knows; its folder has no ``adapter_config.json``.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ def save_adapter(
     save_file(_on_disk(adapter_state(model)), folder / WEIGHTS)
     if memory:
         save_file(_on_disk(memory), folder / MEMORY)
-    if isinstance(model, PeftModel):
+    if isinstance(model, PeftModel) and not (memory and strategy.fresh_for_each_task):
         _peft_config(model).save_pretrained(str(folder))
     facts = {"strategy": strategies.plain(strategy), "labels": list(labels)}
     # Last, and at once: where it is, the adapter is whole.
@@ -114,16 +115,7 @@ def read_state(folder: Path) -> dict[str, Tensor]:
     Raises:
         AdapterError: The file is not there, or broken.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(folder / WEIGHTS)
-    except (OSError, SafetensorError) as error:
-        raise AdapterError(
-            f"{folder / WEIGHTS} is missing or damaged ({error}). Put it back, or train the "
-            "adapter anew."
-        ) from error
+    return _read(folder / WEIGHTS)
 
 
 def saved_strategy(folder: Path) -> Strategy:
@@ -139,9 +131,19 @@ def saved_strategy(folder: Path) -> Strategy:
 
 def read_memory(folder: Path) -> dict[str, Tensor]:
     """Return what the strategy of a saved adapter remembers of earlier tasks; empty for nothing."""
+    return _read(folder / MEMORY) if (folder / MEMORY).exists() else {}
+
+
+def _read(file: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    return load_file(folder / MEMORY) if (folder / MEMORY).exists() else {}
+    try:
+        return load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise AdapterError(
+            f"{file} is missing or damaged ({error}). Put it back, or train the adapter anew."
+        ) from error
 
 
 def load_adapter(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from adapters.backbone import Quantization
+from adapters.backbone import Quantization, float_weight, is_linear
 from adapters.files import load_adapter
 from adapters.strategy import Strategy, finish
 
@@ -46,11 +46,15 @@ def merge_adapter(
     Raises:
         AdapterError: The adapter does not fit.
     """
-    if into == "dequantized" and quantization != "none":
-        model = load(quantization)
-        head = model.potstill_head
-        model = model.dequantize()
-        model.potstill_head = head
-    else:
-        model = load("none")
-    return finish(load_adapter(folder, model, strategy, labels), strategy)
+    if into == "original" or quantization == "none":
+        return finish(load_adapter(folder, load("none"), strategy, labels), strategy)
+    model = load(quantization)
+    head = model.potstill_head
+    model = model.dequantize()
+    model.potstill_head = head
+    prepared = load_adapter(folder, model, strategy, labels)
+    # A strategy may have changed the weights before they were quantized again.
+    for name, layer in load_adapter(folder, load(quantization), strategy, labels).named_modules():
+        if is_linear(layer) and not layer.weight.is_floating_point():
+            prepared.get_submodule(name).weight.data = float_weight(layer)
+    return finish(prepared, strategy)

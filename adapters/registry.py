@@ -229,8 +229,14 @@ def _package(point: EntryPoint) -> str:
     return f"{getattr(point.dist, 'name', 'a plug-in')} ({point.value})"
 
 
-def _place(cls: type) -> str:
+def source_file(cls: type) -> str | None:
+    """Return the file that defines a class; None where there is none, as in a notebook."""
     try:
-        return f"{inspect.getsourcefile(cls)} ({cls.__qualname__})"
-    except TypeError:
-        return f"{cls.__module__}.{cls.__qualname__}"
+        return inspect.getsourcefile(cls)
+    except (TypeError, OSError):
+        return None
+
+
+def _place(cls: type) -> str:
+    file = source_file(cls)
+    return f"{file} ({cls.__qualname__})" if file else f"{cls.__module__}.{cls.__qualname__}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -10,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from adapters.errors import AdapterError
 from adapters.outline import Outline
-from adapters.registry import Registry, by_name
+from adapters.registry import Registry, by_name, source_file
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -63,8 +62,8 @@ class Strategy(BaseModel):
                 bitsandbytes' quantized ones.
 
         Returns:
-            The model, or a wrapper with the same call signature, in which only what should learn
-            has ``requires_grad``. The head need not be switched on: it always learns.
+            The model, or a wrapper with the same call signature and ``config``, in which only what
+            should learn has ``requires_grad``. The head need not be switched on: it always learns.
 
         Raises:
             UnsuitableBackboneError: The method makes no sense on this architecture.
@@ -299,7 +298,12 @@ def copy_state(
         )
     for name, tensor in state.items():
         target = targets[name]
-        if extend and target.shape[1:] == tensor.shape[1:] and len(target) >= len(tensor):
+        if (
+            extend
+            and target.ndim
+            and target.shape[1:] == tensor.shape[1:]
+            and len(target) >= len(tensor)
+        ):
             target = target[: len(tensor)]
         if target.shape != tensor.shape:
             raise AdapterError(
@@ -310,11 +314,12 @@ def copy_state(
 
 
 def _check_labels(model: Any, labels: Mapping[int, str], fault: str) -> None:
-    found = dict(getattr(model.config, "id2label", {}))
+    found = dict(getattr(getattr(model, "config", None), "id2label", {}))
     if found != dict(labels):
         raise AdapterError(
             f"{fault}: the model had {list(labels.values())}, now it has {list(found.values())}. "
-            "Leave model.config.id2label and the head's size alone."
+            "Leave model.config.id2label and the head's size alone; a wrapper needs the model's "
+            "config as its own."
         )
 
 
@@ -347,7 +352,7 @@ def call(strategy: Strategy, method: str, *arguments: Any) -> Any:
 def called(strategy: Strategy) -> str:
     """Return how messages call a strategy: by its name, and its file if that is an outsider's."""
     cls = type(strategy)
-    file = inspect.getsourcefile(cls)
+    file = source_file(cls)
     name = next((f"{name!r}" for name in strategies.loaded(cls)), cls.__qualname__)
     own = cls.__module__.partition(".")[0] == "adapters"
     return f"The strategy {name}" + ("" if own or file is None else f" ({file})")

@@ -17,13 +17,30 @@ from torch import nn
 from transformers import Trainer, TrainerCallback, TrainerState
 
 from adapters.errors import AdapterError
-from adapters.strategy import copy_state
+from adapters.strategy import Strategy, call, called, copy_state
 
 WEIGHTS = "learned.safetensors"
 _CALLBACKS = "callbacks.pt"
 
 #: From the recipe's learning rate to groups of parameters; see `Strategy.parameter_groups`.
 Groups = Callable[[float], list[dict[str, Any]] | None]
+
+
+def callbacks_of(strategy: Strategy, model: nn.Module) -> list[TrainerCallback]:
+    """Return a strategy's callbacks.
+
+    Raises:
+        AdapterError: It gives something else.
+    """
+    found: Any = call(strategy, "callbacks", model)
+    if not isinstance(found, (list, tuple)) or not all(
+        isinstance(callback, TrainerCallback) for callback in found
+    ):
+        raise AdapterError(
+            f"{called(strategy)} returned {found!r} from callbacks(); it has to return a list of "
+            "transformers' TrainerCallbacks, empty for none."
+        )
+    return list(found)
 
 
 class PartTrainer(Trainer):  # type: ignore[misc, unused-ignore]
@@ -70,6 +87,11 @@ class PartTrainer(Trainer):  # type: ignore[misc, unused-ignore]
         if groups is None:
             default: torch.optim.Optimizer = super().create_optimizer(model)
             return default
+        if not all(isinstance(g, dict) and isinstance(g.get("params"), list) for g in groups):
+            raise AdapterError(
+                "The strategy's parameter_groups() have to be dicts with a list of parameters "
+                "under 'params', and any of 'lr' and 'weight_decay'."
+            )
         names = {id(weight): name for name, weight in self._learns.items()}
         grouped = {id(weight) for group in groups for weight in group["params"]}
         if missing := [names[key] for key in names if key not in grouped]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import signal
 import sys
@@ -118,6 +117,10 @@ class Run:
 
     def _lock(self, log: int) -> None:
         """Lock the log. The child inherits the file and so holds the lock as long as it lives."""
+        if sys.platform == "win32":
+            return
+        import fcntl
+
         try:
             fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

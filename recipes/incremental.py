@@ -9,8 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from adapters.errors import AdapterError
 from adapters.files import FACTS, continue_adapter, load_adapter, read_memory, save_adapter
-from adapters.strategy import call, prepare
+from adapters.strategy import call, called, prepare
 from recipes.console import is_main, say
 from recipes.distributed import wait
 from recipes.proof import answer_splits, count, learning
@@ -135,7 +136,9 @@ def _losses(work: Workspace, model: nn.Module, phase: int) -> Iterator[Tensor]:
     random.Random(work.recipe.seed).shuffle(rows)
     examples = work.examples("train", work.tokenizer)
     collate = work.task.collator(work.tokenizer)
-    module = Classifier(model, work.task).eval()
+    labels = known_labels(work, phase)
+    absent = _absent(work, labels, rows) if work.recipe.strategy.isolates_tasks else ()
+    module = Classifier(model, work.task, absent=absent).eval()
     device = next(model.parameters()).device
     for row in rows:
         batch = collate([examples[row]])
@@ -154,6 +157,11 @@ def rehearsed(work: Workspace, phase: int) -> Sequence[int]:
     new = [split.labels[row] for row, at in enumerate(split.phases) if at == phase]
     old = [split.labels[row] for row in past]
     chosen = call(work.recipe.strategy, "rehearse", old, new, len(split), work.recipe.seed)
+    if strange := [place for place in chosen if not 0 <= place < len(past)]:
+        raise AdapterError(
+            f"{called(work.recipe.strategy)} gives {strange[0]} from rehearse(), of {len(past)} "
+            "rows of earlier tasks; it has to return positions in `past`."
+        )
     return [past[place] for place in chosen]
 
 

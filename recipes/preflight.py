@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
 from adapters.errors import AdapterError
-from adapters.strategy import called, finish, prepare
+from adapters.strategy import Strategy, called, finish, prepare
 from distill.objectives import Pair
 from distill.students import cut, kept_layers, spread
 from recipes import assets
 from recipes.incremental import rehearsed
 from recipes.tasks import Split
 from recipes.workspace import Workspace, load_config, load_tokenizer, torch_call
+
+if TYPE_CHECKING:
+    import numpy as np
 
 #: On how many rows a strategy's `finish` is tried, and how far logits may be apart after it,
 #: against the largest of them or 1. A fold that is right is off by rounding errors only.
@@ -51,14 +57,25 @@ def _check_finish(work: Workspace) -> None:
     examples = work.task.features(few, work.tokenizer, work.max_length)
     batch = work.task.collator(work.tokenizer)(examples)
     prepared = prepare(work.load(), strategy)
-    before = torch_call(prepared)(batch)
-    after = torch_call(finish(prepared, strategy))(batch)
+    before = _answer(strategy, prepared, batch)
+    after = _answer(strategy, finish(prepared, strategy), batch)
     difference = float(abs(after - before).max())
     if not difference <= _TOLERANCE * max(1.0, float(abs(before).max())):
         raise AdapterError(
             f"{called(strategy)} does not give an equal model back: before anything is learnt, "
             f"finish() changes the logits by {difference:.3g}. Fold all that prepare() put in."
         )
+
+
+def _answer(strategy: Strategy, model: Any, batch: Mapping[str, Any]) -> np.ndarray:
+    try:
+        return torch_call(model)(batch)
+    except Exception as error:
+        raise AdapterError(
+            f"{called(strategy)} leaves a model that does not answer: {type(error).__name__}: "
+            f"{' '.join(str(error).split())}. Mend it (adapters.testing.check_strategy shows the "
+            "whole story), or choose another strategy or backbone."
+        ) from error
 
 
 def student_pair(work: Workspace) -> Pair:

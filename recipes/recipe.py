@@ -14,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from adapters import Strategy, strategies
+from adapters import AnyStrategy, strategies
 from adapters.registry import by_name
 from distill.objectives import CrossEntropy, Hidden, KullbackLeibler, Objective, objectives
 
@@ -29,7 +29,6 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
 
-AnyStrategy = Annotated[Strategy, *by_name(strategies)]
 AnyObjective = Annotated[Objective, *by_name(objectives)]
 
 

@@ -28,8 +28,9 @@ from transformers import (
 
 from adapters.hardware import Hardware
 from adapters.strategy import Strategy, call
-from adapters.training import PartTrainer, last_checkpoint
+from adapters.training import PartTrainer, callbacks_of, last_checkpoint
 from recipes.console import say
+from recipes.memory import peak_memory, reset_peak_memory
 from recipes.recipe import TrainSettings
 from recipes.tasks import Task
 from recipes.workspace import Workspace
@@ -48,7 +49,7 @@ class Trained:
         history: What was logged, one entry a point: ``epoch`` with ``loss`` or ``eval_…`` metrics.
         tokens_per_second: Training tokens a second, padding and evaluation not counted; 0 if
             everything had been learnt before.
-        peak_memory_bytes: The most memory that the process, or the GPU, has held.
+        peak_memory_bytes: The most memory that the process, or the GPU, has held in training.
     """
 
     history: list[dict[str, float]]
@@ -63,7 +64,7 @@ class Classifier(nn.Module):
         model: Answers inputs with ``logits``.
         task: Has the loss.
         penalty: Returns what a strategy adds to the loss of a step, or None.
-        absent: Classes that take no part in the loss of training.
+        absent: Classes that take no part in the loss.
     """
 
     accepts_loss_kwargs = False
@@ -86,14 +87,13 @@ class Classifier(nn.Module):
     ) -> dict[str, Tensor]:
         """Return ``loss`` and ``logits`` of a batch; the texts are not looked at."""
         logits = self.model(**inputs).logits
-        if not self.training:
-            return {"loss": self._task.loss(logits, labels), "logits": logits}
         counted = logits
-        if self._absent:
+        # An evaluation, which needs no gradient, asks about all classes.
+        if self._absent and torch.is_grad_enabled():
             places = torch.tensor(self._absent, device=logits.device)
             counted = logits.index_fill(1, places, torch.finfo(logits.dtype).min)
         loss = self._task.loss(counted, labels)
-        added = None if self._penalty is None else self._penalty(self.model)
+        added = self._penalty(self.model) if self._penalty and self.training else None
         return {"loss": loss if added is None else loss + added, "logits": logits}
 
 
@@ -174,7 +174,7 @@ def fit(
     if settings.patience is not None:
         callbacks.append(EarlyStoppingCallback(settings.patience))
     inner: Any = getattr(module, "model", module)
-    switches = call(strategy, "callbacks", inner) if strategy is not None else ()
+    switches = callbacks_of(strategy, inner) if strategy is not None else ()
     arguments = _arguments(folder, settings, hardware, precision, seed, steps=len(train))
     # A switch that turns weights off for a while leaves them without a gradient.
     arguments.ddp_find_unused_parameters = bool(switches)
@@ -198,7 +198,7 @@ def fit(
         for entry in trainer.state.log_history
         if "loss" in entry or f"eval_{settings.metric}" in entry
     ]
-    return Trained(history, speed.tokens_per_second(), speed.peak_memory_bytes())
+    return Trained(history, speed.tokens_per_second(), speed.peak_memory_bytes)
 
 
 def fit_adapter(
@@ -324,6 +324,10 @@ class _Speed(TrainerCallback):  # type: ignore[misc, unused-ignore]
         self._device = device
         self._seconds = self._start = 0.0
         self._epochs = 0.0
+        self.peak_memory_bytes = 0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        reset_peak_memory(self._device)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._start = time.perf_counter()
@@ -336,16 +340,8 @@ class _Speed(TrainerCallback):  # type: ignore[misc, unused-ignore]
         """Return the tokens of the steps that this process took, a second."""
         return self._tokens * self._epochs / self._seconds if self._seconds else 0.0
 
-    def peak_memory_bytes(self) -> int:
-        """Return the most memory held so far; 0 where the system does not tell."""
-        if self._device == "cuda":
-            return int(torch.cuda.max_memory_allocated())
-        if sys.platform == "win32":
-            return 0
-        import resource
-
-        kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return kilobytes if sys.platform == "darwin" else 1024 * kilobytes
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.peak_memory_bytes = peak_memory(self._device)
 
 
 class _Progress(TrainerCallback):  # type: ignore[misc, unused-ignore]

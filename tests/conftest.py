@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from recipes.console import hush
+
+# Several workers share the processor, and a tiny model is slower on two threads than on one.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 #: A package with tests of its own, to be run where it is installed.
 collect_ignore = ["plugin_package"]

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, ClassVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from adapters.builtin.wrapping import Wrapping
 from adapters.errors import AdapterError
-from adapters.strategy import strategies
+from adapters.strategy import Strategy, strategies
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -104,6 +104,20 @@ class Ewc(Wrapping):
     rows: int = Field(default=200, ge=1)
     isolate: bool = True
 
+    @model_validator(mode="after")
+    def _only_one_remembers(self) -> Ewc:
+        inner: Strategy = self.base
+        while isinstance(inner, Wrapping):
+            if isinstance(inner, Ewc):
+                break
+            inner = inner.base
+        if type(inner).between_tasks is not Strategy.between_tasks:
+            raise ValueError(
+                "base keeps a memory of its own between tasks; choose one that does not, such as "
+                "lora"
+            )
+        return self
+
     @property
     def isolates_tasks(self) -> bool:  # type: ignore[override]
         """Whether absent classes are left out of a task's loss."""
@@ -131,7 +145,7 @@ class Ewc(Wrapping):
         for name, weight in learning.items():
             importance = fisher[name] / max(1, counted)
             if (before := memory.get(f"importance.{name}")) is not None:
-                importance[: len(before)] += before.to(importance.device)
+                _first(importance, before).add_(before.to(importance.device))
             kept[f"importance.{name}"] = importance
             kept[f"value.{name}"] = weight.detach().clone()
         return kept
@@ -143,6 +157,11 @@ class Ewc(Wrapping):
             if weight.requires_grad and (value := memory.get(f"value.{name}")) is not None:
                 importance = memory[f"importance.{name}"]
                 # A head has grown since: its new rows are free.
-                distance = (weight[: len(value)] - value) ** 2
+                distance = (_first(weight, value) - value) ** 2
                 terms.append(0.5 * self.strength * (importance * distance).sum())
         return sum(terms[1:], terms[0]) if terms else None
+
+
+def _first(tensor: Tensor, like: Tensor) -> Tensor:
+    """Return the rows of a tensor that another, shorter one has too."""
+    return tensor[: len(like)] if tensor.ndim else tensor

@@ -20,6 +20,8 @@ _PAST = "past"
 class OLora(Lora):
     """LoRA with a new update for each task, kept orthogonal to the frozen ones before it.
 
+    A new update starts orthogonal to them too, from a draw of its own.
+
     Attributes:
         orthogonality: Weight of the overlap with the subspaces of earlier tasks.
         decay: Weight of the squared size of the update.
@@ -81,6 +83,21 @@ class OLora(Lora):
                 part[_PAST].requires_grad_(False)
             layer.lora_A[_PAST].weight.data.copy_(memory[f"{name}.lora_A"])
             layer.lora_B[_PAST].weight.data.copy_(memory[f"{name}.lora_B"])
+            _start_apart(layer.lora_A["default"].weight, layer.lora_A[_PAST].weight)
+
+
+def _start_apart(new: Tensor, past: Tensor) -> None:
+    """Draw a start for an update, without the part of it that lies where past ones are."""
+    import math
+
+    import torch
+
+    # Every task loads its model with the same seed: its number makes the draw its own.
+    generator = torch.Generator().manual_seed(len(past))
+    bound = 1 / math.sqrt(new.shape[1])
+    drawn = torch.empty(new.shape).uniform_(-bound, bound, generator=generator).to(new.device)
+    basis = torch.linalg.svd(past.data, full_matrices=False)[2]
+    new.data.copy_(drawn - drawn @ basis.T @ basis)
 
 
 def _layers(model: nn.Module) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import ConfigDict, model_validator
 
-from adapters.backbone import head_modules
+from adapters.backbone import head_modules, in_head
 from adapters.builtin.over_peft import OverPeft
 from adapters.errors import AdapterError, NeedsFloatWeightsError, UnsuitableBackboneError
 from adapters.strategy import strategies
@@ -92,14 +92,15 @@ class Peft(OverPeft):
         fields: dict[str, Any] = dict(self.model_extra or {})
         parameters = inspect.signature(config_class).parameters
         if "target_modules" in parameters and "target_modules" not in fields:
-            fields["target_modules"] = self.layers(model)
+            fields["target_modules"] = self._usual_targets(model)
         if "exclude_modules" in parameters:
             fields.setdefault("exclude_modules", head_modules(model))
         try:
             config: PeftConfig = config_class(**fields)
         except (ValueError, TypeError) as error:
             raise AdapterError(
-                f"peft refuses {self.method} with {fields}: {error}. Correct the strategy's fields."
+                f"peft refuses {self.method} with {self.model_extra}: {error}. Correct the "
+                "strategy's fields; for ADALORA there is the strategy adalora."
             ) from error
         if config.is_prompt_learning or config.is_adaption_prompt:
             raise AdapterError(
@@ -108,6 +109,16 @@ class Peft(OverPeft):
                 "that adapts layers, such as lora."
             )
         return config
+
+    def _usual_targets(self, model: PreTrainedModel) -> list[str]:
+        """Return what the method adapts by itself: linear layers, or norms for LN_TUNING."""
+        if self.method.upper() != "LN_TUNING":
+            return self.layers(model)
+        return [
+            name
+            for name, module in model.named_modules()
+            if "norm" in type(module).__name__.lower() and not in_head(model, name)
+        ]
 
 
 def _config_class(method: str) -> Any:

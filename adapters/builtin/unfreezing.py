@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
 
 from pydantic import Field
 
@@ -21,13 +21,14 @@ class GradualUnfreezing(Full):
     """Full fine-tuning from the head down: one more layer learns after each interval.
 
     Attributes:
-        every: Length of the interval, in `unit`; the embeddings come last.
+        every: Length of the interval, in `unit`; the embeddings come last. Null for what lets
+            everything learn in the second half of the training.
         unit: Epochs (parts of one too) or optimizer steps.
     """
 
     paper: ClassVar[str] = "Howard and Ruder, 2018, arXiv:1801.06146"
 
-    every: float = Field(default=0.25, gt=0)
+    every: Annotated[float, Field(gt=0)] | None = None
     unit: Literal["epoch", "step"] = "epoch"
 
     def callbacks(self, model: nn.Module) -> Sequence[TrainerCallback]:
@@ -36,9 +37,13 @@ class GradualUnfreezing(Full):
         top = max(depth.values())
 
         def learns(name: str, state: Any) -> bool:
-            passed = state.global_step if self.unit == "step" else state.epoch or 0.0
+            if self.every is None:
+                opened = 2 * top * state.global_step / state.max_steps
+            else:
+                passed = state.global_step if self.unit == "step" else state.epoch or 0.0
+                opened = passed / self.every
             # Rounded: epochs are sums of fractions.
-            return depth[name] >= top - int(round(passed / self.every, 6))
+            return depth[name] >= top - int(round(opened, 6))
 
         return [_switch(model, learns)]
 

@@ -13,6 +13,16 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, TrainerCallback
 
 
+def remembers(strategy: Strategy) -> bool:
+    """Tell whether a strategy does anything from one task to the next."""
+    own = type(strategy)
+    if own.between_tasks not in (Strategy.between_tasks, Wrapping.between_tasks):
+        return True
+    if own.rehearse not in (Strategy.rehearse, Wrapping.rehearse):
+        return True
+    return isinstance(strategy, Wrapping) and remembers(strategy.base)
+
+
 class Wrapping(Strategy):
     """Does what `base` does; a subclass changes a part of it.
 

@@ -7,8 +7,9 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from adapters.builtin.wrapping import remembers
 from adapters.files import WEIGHTS, load_adapter, save_adapter
-from adapters.strategy import prepare
+from adapters.strategy import prepare, strategies
 from recipes.console import is_main, say
 from recipes.incremental import joint_phases, learn_phases, phase_scores
 from recipes.ledger import Row
@@ -87,10 +88,18 @@ def _write(
         tokens_per_second=trained.tokens_per_second,
         peak_memory_bytes=trained.peak_memory_bytes,
         phases=_phases(work, name, logits),
-        notes=work.missing_capabilities(),
+        notes=[*work.missing_capabilities(), *_remarks(work)],
         **measured(work, name, logits),
     )
     work.ledger.put(row)
+
+
+def _remarks(work: Workspace) -> list[str]:
+    """Say so where a strategy for phases has met none."""
+    if remembers(work.recipe.strategy) and not work.rows.phases:
+        name = strategies.name_of(type(work.recipe.strategy))
+        return [f"{name} is for data in phases: on all rows at once it had nothing to do"]
+    return []
 
 
 def _phases(work: Workspace, name: str, logits: Mapping[str, Any]) -> dict[str, Any]:
