@@ -89,7 +89,8 @@ def check_strategy(
 
 def _check(strategy: Strategy, architecture: str, checks: Sequence[str]) -> str:
     """Make the checks on one architecture; return why the strategy refuses it, if it does."""
-    from adapters.testing_checks import CHECKS, Bench, FaultError, quiet
+    from adapters.testing_bench import Bench, quiet
+    from adapters.testing_checks import CHECKS, FaultError
 
     cls = type(strategy)
     with tempfile.TemporaryDirectory() as folder, strategies.known(cls), quiet():

@@ -2,227 +2,24 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import cached_property, partial
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, TrainingArguments
 
-from adapters.backbone import Quantization, head_modules, load_backbone, unwrapped
-from adapters.errors import NeedsFloatWeightsError, UnsuitableBackboneError
+from adapters.backbone import head_modules, load_backbone, unwrapped
+from adapters.errors import NeedsFloatWeightsError
 from adapters.files import continue_adapter, load_adapter, save_adapter
-from adapters.merge import merge_adapter
-from adapters.strategy import Strategy, call, prepare
-from adapters.tiny import save_tiny_backbone
-from adapters.training import PartTrainer, last_checkpoint
+from adapters.strategy import Strategy, call
+from adapters.testing_bench import LABELS, STEPS, TEXTS, Bench, Model, Run, collate
 
-LABELS = ("first", "second", "third")
-#: Token ids of six texts of unequal length, and their labels; 0 is padding.
-_TEXTS = (
-    ([2, 11, 21, 12, 3], 0),
-    ([2, 13, 22, 3], 1),
-    ([2, 23, 14, 15, 16, 17, 3], 2),
-    ([2, 18, 11, 21, 19, 3], 0),
-    ([2, 22, 12, 14, 3], 1),
-    ([2, 15, 13, 12, 11, 19, 18, 23, 3], 2),
-)
-_STEPS = 40
 _EXACT, _CLOSE = 1e-6, 1e-4
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Let transformers and the exporter say nothing, and torch use one thread, for a while."""
-    from transformers.utils import logging
-
-    threads, level = torch.get_num_threads(), logging.get_verbosity()
-    bars = logging.is_progress_bar_enabled()
-    torch.set_num_threads(1)  # a tiny model is slower on several
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        torch.set_num_threads(threads)
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
 
 
 class FaultError(Exception):
     """What a check has found."""
-
-
-class Model(nn.Module):
-    """A prepared model with loss and penalty, as the Trainer wants it."""
-
-    accepts_loss_kwargs = False
-
-    def __init__(self, model: nn.Module, strategy: Strategy) -> None:
-        super().__init__()
-        self.model = model
-        self._strategy = strategy
-
-    def forward(self, labels: Tensor, **inputs: Tensor) -> dict[str, Tensor]:
-        """Return ``loss`` and ``logits``."""
-        logits = self.model(**inputs).logits
-        loss = nn.functional.cross_entropy(logits, labels)
-        penalty = call(self._strategy, "penalty", self.model, {}) if self.training else None
-        return {"loss": loss if penalty is None else loss + penalty, "logits": logits}
-
-
-class Run(NamedTuple):
-    """A training.
-
-    Attributes:
-        model: The model after it.
-        before: All parameters before it, by name.
-        declared: Names of those that `prepare` has declared to learn.
-        loss: The loss before it.
-    """
-
-    model: nn.Module
-    before: dict[str, Tensor]
-    declared: set[str]
-    loss: float
-
-
-class Bench:
-    """One strategy on one tiny random architecture.
-
-    Args:
-        folder: A place for files.
-        architecture: One of `adapters.tiny.ARCHITECTURES`.
-        strategy: The strategy.
-    """
-
-    def __init__(self, folder: Path, architecture: str, strategy: Strategy) -> None:
-        self.folder = folder
-        self.architecture = architecture
-        self._strategy = strategy
-        self.backbone = save_tiny_backbone(folder / "backbone", architecture)
-        self.batch = collate([{"input_ids": ids, "labels": label} for ids, label in _TEXTS])
-
-    @property
-    def strategy(self) -> Strategy:
-        """The strategy, made anew each time, as every process makes it: it carries nothing over."""
-        return type(self._strategy).model_validate(self._strategy.model_dump(mode="json"))
-
-    def load(self, quantization: Quantization = "none", seed: int = 0) -> PreTrainedModel:
-        """Return the backbone with a fresh head."""
-        return load_backbone(self.backbone, LABELS, quantization=quantization, seed=seed)
-
-    def logits(self, model: nn.Module) -> Tensor:
-        """Return the answers to the texts, ``[6, 3]``."""
-        inputs = {name: self.batch[name] for name in ("input_ids", "attention_mask")}
-        model.eval()
-        with torch.inference_mode():
-            return model(**inputs).logits.clone()  # type: ignore[no-any-return]
-
-    @cached_property
-    def refusal(self) -> str:
-        """Why the method makes no sense on this architecture; nothing if it does."""
-        try:
-            self.prepared(self.strategy)
-        except UnsuitableBackboneError as error:
-            return str(error)
-        return ""
-
-    def prepared(self, strategy: Strategy, quantization: Quantization = "none") -> nn.Module:
-        """Return a freshly prepared model."""
-        torch.manual_seed(0)
-        return prepare(self.load(quantization), strategy)
-
-    def train(
-        self,
-        quantization: Quantization = "none",
-        folder: str = "training",
-        stop_after: int | None = None,
-    ) -> Run:
-        """Train a model with the real Trainer; one batch is an epoch."""
-        strategy = self.strategy
-        model = self.prepared(strategy, quantization)
-        before = {name: p.data.clone() for name, p in model.named_parameters()}
-        declared = {name for name, p in model.named_parameters() if p.requires_grad}
-        loss = _loss(self, model)
-        place = self.folder / folder
-        arguments = TrainingArguments(
-            output_dir=str(place),
-            num_train_epochs=_STEPS,
-            learning_rate=1e-2,
-            lr_scheduler_type="constant",
-            per_device_train_batch_size=len(_TEXTS),
-            use_cpu=True,
-            seed=0,
-            save_strategy="steps",
-            save_steps=10,
-            logging_strategy="no",
-            label_names=["labels"],
-            max_grad_norm=1.0,
-            remove_unused_columns=False,
-            disable_tqdm=True,
-            report_to=[],
-            dataloader_pin_memory=False,
-            weight_decay=0.01,
-        )
-        trainer = PartTrainer(
-            Model(model, strategy),
-            args=arguments,
-            train_dataset=[{"input_ids": ids, "labels": label} for ids, label in _TEXTS],
-            data_collator=collate,
-            groups=partial(call, strategy, "parameter_groups", model),
-            strategy_callbacks=call(strategy, "callbacks", model),
-            callbacks=[] if stop_after is None else [_StopAfter(stop_after)],
-        )
-        trainer.remove_callback(PrinterCallback)
-        trainer.train(resume_from_checkpoint=last_checkpoint(place))
-        return Run(model.eval(), before, declared, loss)
-
-    @cached_property
-    def run(self) -> Run:
-        """A training in float."""
-        return self.train()
-
-    @property
-    def learnt(self) -> nn.Module:
-        """The model that it gave; checks leave it as it is."""
-        return self.run.model
-
-    @cached_property
-    def adapter(self) -> Path:
-        """The folder in which that model's adapter is saved."""
-        save_adapter(self.folder / "adapter", self.learnt, self.strategy, LABELS)
-        return self.folder / "adapter"
-
-    def finished(self) -> PreTrainedModel:
-        """Return that model merged, by way of the disk."""
-        return merge_adapter(
-            self.adapter, self.load, self.strategy, LABELS, into="original", quantization="none"
-        )
-
-
-class _StopAfter(TrainerCallback):  # type: ignore[misc, unused-ignore]
-    def __init__(self, steps: int) -> None:
-        self._steps = steps
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        control.should_training_stop = state.global_step >= self._steps
-
-
-def collate(rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-    """Return a batch padded to its longest row."""
-    ids = [torch.tensor(row["input_ids"]) for row in rows]
-    padded = nn.utils.rnn.pad_sequence(ids, batch_first=True)
-    labels = torch.tensor([row["labels"] for row in rows])
-    return {"input_ids": padded, "attention_mask": (padded != 0).long(), "labels": labels}
 
 
 def constructs(cls: type[Strategy], fields: Mapping[str, Any]) -> Strategy:
@@ -291,9 +88,9 @@ def _has_learnt(bench: Bench, run: Run) -> None:
         raise FaultError(f"it says trains_head_only, but {', '.join(sorted(inner)[:3])} learns too")
     if {n for n, p in run.model.named_parameters() if p.requires_grad} != run.declared:
         raise FaultError("after training other parameters have requires_grad than after prepare()")
-    if not (last := _loss(bench, run.model)) < 0.9 * run.loss:
+    if not (last := bench.loss(run.model)) < 0.9 * run.loss:
         raise FaultError(
-            f"the loss went from {run.loss:.3f} to {last:.3f} in {_STEPS} steps; it should fall"
+            f"the loss went from {run.loss:.3f} to {last:.3f} in {STEPS} steps; it should fall"
         )
 
 
@@ -337,7 +134,7 @@ def finishes(bench: Bench) -> None:
 def pads(bench: Bench) -> None:
     """A text's logits do not depend on the texts beside it."""
     together = bench.logits(bench.learnt)
-    for row, (ids, _) in enumerate(_TEXTS):
+    for row, (ids, _) in enumerate(TEXTS):
         alone = torch.tensor([ids])
         with torch.inference_mode():
             answer = bench.learnt(input_ids=alone, attention_mask=torch.ones_like(alone)).logits[0]
@@ -364,7 +161,7 @@ def repeats(bench: Bench) -> None:
 def resumes(bench: Bench) -> None:
     """A training that was stopped and resumed ends where an unbroken one ends."""
     # Some steps after the last checkpoint: these are lost.
-    bench.train(folder="broken", stop_after=25)
+    bench.train(folder="broken", stop_after=STEPS // 2)
     _same(
         bench.logits(bench.train(folder="broken").model),
         bench.logits(bench.learnt),
@@ -402,7 +199,8 @@ def works_quantized(bench: Bench) -> None:
 def continues(bench: Bench) -> None:
     """Next tasks with new labels begin with equal logits for the old labels, and reload."""
     _rehearses(bench.strategy)
-    model, adapter, memory = bench.learnt, bench.adapter, {}
+    model, adapter = bench.learnt, bench.adapter
+    memory: dict[str, Tensor] = {}
     for task, labels in (("second", (*LABELS, "fourth")), ("third", (*LABELS, "fourth", "fifth"))):
         strategy = bench.strategy
         memory = call(strategy, "between_tasks", model, _losses(bench, model), memory)
@@ -432,15 +230,16 @@ def continues(bench: Bench) -> None:
 
 
 def _rehearses(strategy: Strategy) -> None:
-    rows, again = (call(strategy, "rehearse", [0, 1, 2] * 4, [3] * 4, 16, 0) for _ in range(2))
-    if any(row not in range(12) for row in rows):
-        raise FaultError(f"rehearse() gives positions {list(rows)} for 12 earlier rows")
+    past, new = [0, 1, 2] * 100, [3] * 100
+    rows, again = (call(strategy, "rehearse", past, new, 400, 0) for _ in range(2))
+    if odd := [row for row in rows if row not in range(len(past))]:
+        raise FaultError(f"rehearse() gives positions {odd[:3]} for {len(past)} earlier rows")
     if list(rows) != list(again):
         raise FaultError("rehearse() gives other rows for the same seed; draw them from its seed")
 
 
 def _losses(bench: Bench, model: nn.Module) -> Iterator[Tensor]:
-    for ids, label in _TEXTS:
+    for ids, label in TEXTS:
         batch = collate([{"input_ids": ids, "labels": label}])
         yield Model(model, bench.strategy).eval()(**batch)["loss"]
 
@@ -483,10 +282,6 @@ CHECKS: dict[str, Callable[[Bench], None]] = {
         exports,
     )
 }
-
-
-def _loss(bench: Bench, model: nn.Module) -> float:
-    return float(nn.functional.cross_entropy(bench.logits(model), bench.batch["labels"]))
 
 
 def _same(found: Tensor, expected: Tensor, tolerance: float, what: str, remedy: str) -> None:

@@ -68,8 +68,8 @@ class Peft(OverPeft):
             if "not supported" not in str(error):
                 raise
             raise UnsuitableBackboneError(
-                f"peft's {self.method} cannot adapt {type(model).__name__}: {error} Choose a "
-                "strategy such as lora."
+                f"peft's {self.method} cannot adapt {type(model).__name__}: "
+                f"{str(error).rstrip('.')}. Choose a strategy such as lora."
             ) from error
         for name, layer in wrapped.named_modules():
             base = getattr(layer, "base_layer", None)
