@@ -10,7 +10,6 @@ from adapters.strategy import Strategy, called, finish, prepare
 from distill.objectives import Pair
 from distill.students import cut, kept_layers, spread
 from recipes import assets
-from recipes.incremental import rehearsed
 from recipes.tasks import Split
 from recipes.workspace import Workspace, load_config, load_tokenizer, torch_call
 
@@ -37,8 +36,11 @@ def check_possible(work: Workspace) -> None:
     if work.quantization != "none":
         prepare(work.load(work.quantization), recipe.strategy)
     _check_finish(work)
-    for phase in range(len(work.rows.phases)):
-        rehearsed(work, phase)
+    if work.rows.phases:
+        from recipes.incremental import rehearsed
+
+        for phase in range(len(work.rows.phases)):
+            rehearsed(work, phase)
     pair = student_pair(work)
     if recipe.distill.student.layers is not None:
         cut(work.load(), pair.layer_map)

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from pydantic import ValidationError
 from torch import nn
 
 from adapters import AdapterError, Strategy, strategies
 from adapters.backbone import head_modules, linear_layers, load_backbone
-from adapters.files import load_adapter, save_adapter
+from adapters.files import continue_adapter, load_adapter, save_adapter
 from adapters.hardware import Hardware, inspect_hardware
 from adapters.merge import merge_adapter
 from adapters.strategy import learned_state, prepare
@@ -247,3 +248,55 @@ def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) 
         inspect_hardware("cuda", None)
     assert inspect_hardware("auto", 1).threads == 1
     torch.set_num_threads(2)
+
+
+@pytest.mark.parametrize("name", ["pissa", "last_layers", "bottleneck", "vera"])
+def test_merging_into_dequantized_weights_changes_nothing(
+    tiny_backbone: Make, tmp_path: Path, name: str
+) -> None:
+    folder, strategy = tiny_backbone("bert"), strategies.get(name)()
+    model = trained(prepare(load(folder, "nf4"), strategy), steps=3)
+    save_adapter(tmp_path, model, strategy, tiny.LABELS)
+    merged = merge_adapter(
+        tmp_path,
+        lambda q: load(folder, q),
+        strategy,
+        tiny.LABELS,
+        into="dequantized",
+        quantization="nf4",
+    )
+    assert (logits(merged) - logits(model)).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("more", [0, 2], ids=["same labels", "new labels"])
+def test_a_next_task_of_olora_starts_apart_from_the_last(
+    tiny_backbone: Make, tmp_path: Path, more: int
+) -> None:
+    folder, strategy = tiny_backbone("bert"), strategies.get("olora")(rank=4)
+    model = trained(prepare(load(folder), strategy))
+    save_adapter(tmp_path, model, strategy, tiny.LABELS)
+    memory = strategy.between_tasks(model, iter(()), {})
+    labels = [*tiny.LABELS, *"xy"[:more]]
+    backbone = load_backbone(folder, labels, quantization="none", seed=0)
+    following = continue_adapter(tmp_path, backbone, strategy, memory)
+    for module in following.modules():
+        if hasattr(module, "lora_A"):
+            new, past = (module.lora_A[key].weight for key in ("default", "past"))
+            assert new.abs().max() > 0.01
+            assert (new @ past.T).abs().max() < 1e-4
+
+
+def test_ewc_refuses_to_be_around_what_remembers() -> None:
+    with pytest.raises(ValidationError, match="keeps a memory of its own"):
+        strategies.get("ewc")(base={"name": "olora"})
+    with pytest.raises(ValidationError, match="keeps a memory of its own"):
+        strategies.get("ewc")(base={"name": "replay", "base": {"name": "ewc"}})
+    assert strategies.get("ewc")(base={"name": "replay"}).base.base.rank == 16
+
+
+def test_norm_tuning_of_peft_adapts_the_norms(tiny_backbone: Make) -> None:
+    strategy = strategies.get("peft")(method="LN_TUNING")
+    learnt = learned_state(prepare(load(tiny_backbone("bert")), strategy))
+    inside = [name for name in learnt if "classifier" not in name and "pooler" not in name]
+    assert inside
+    assert all("LayerNorm" in name for name in inside)

@@ -369,6 +369,17 @@ FAULTS = {
         plug(LEARN + "model.base_model.register_forward_hook(lambda *_: None); return model"),
         r"finish\(\) leaves hooks on bert",
     ),
+    "the model fails": (
+        plug(
+            LEARN + "model.base_model.register_forward_hook(lambda m, a, out: out.nothing); "
+            "return model"
+        ),
+        r"leaves a model that does not answer: AttributeError",
+    ),
+    "a wrapper without config": (
+        plug(LEARN + "from torch import nn; return nn.Sequential(model)"),
+        r"changed the labels in prepare\(\).* a wrapper needs the model's config",
+    ),
     "a weight stays": (
         plug("from torch import nn, ones; model.more = nn.Parameter(ones(3)); return model"),
         r"finish\(\) leaves more; fold it",

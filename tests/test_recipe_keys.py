@@ -133,7 +133,8 @@ def trainer(section: Callable[[Recipe], Any]) -> Probe:
             patch.setattr("transformers.training_args.is_torch_bf16_gpu_available", lambda: True)
             with pytest.raises(StopError):
                 training.fit(
-                    torch.nn.Linear(1, 1), [{}], [{}], title="", folder=bench.folder / "fit",
+                    torch.nn.Linear(1, 1), [{"input_ids": []}], [{}], title="",
+                    folder=bench.folder / "fit",
                     settings=section(recipe), task=TextClassification(), collate=dict,
                     hardware=able, allow_fallback=True, seed=recipe.seed,
                 )  # fmt: skip
@@ -145,9 +146,8 @@ def trainer(section: Callable[[Recipe], Any]) -> Probe:
 def dropout(bench: Bench, recipe: Recipe) -> Any:
     """Return what the fine-tuned or distilled model answers in training mode."""
     seen: list[Any] = []
-    for name in ("finetune", "distill"):
+    for name, module in (("finetune", "recipes.training"), ("distill", "recipes.stages.distill")):
         with pytest.MonkeyPatch.context() as patch:
-            module = f"recipes.stages.{name}"
 
             def record(learner: Any, *_: Any, **__: Any) -> None:
                 seen.append(sorted({m.p for m in learner.modules() if hasattr(m, "p")}))

@@ -159,7 +159,17 @@ def test_edge_imports_only_what_a_bundle_has() -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["adapters", "distill", "export", "recipes", "recipes.run", "recipes.list", "recipes.reading"],
+    [
+        "adapters",
+        "distill",
+        "export",
+        "recipes",
+        "recipes.run",
+        "recipes.list",
+        "recipes.reading",
+        "recipes.compare",
+        "recipes.adapters",
+    ],
 )
 def test_importing_loads_nothing_heavy(module: str) -> None:
     heavy = ("torch", "transformers", "datasets", "onnxruntime", "sklearn", "pandas", "matplotlib")

@@ -286,7 +286,8 @@ def test_label_order_is_by_value_for_numbers_only() -> None:
 def test_a_hundred_thousand_rows_take_about_a_second(tmp_path: Path) -> None:
     lines = "".join(ITEM.format(number, number % 5) for number in range(100_000))
     file = write(tmp_path, "a.csv", "text,label\n" + lines)
-    start = time.perf_counter()
+    start = time.process_time()
     rows, _ = clean(read_table(file), "text", "label", "a.csv", "refuse", 1000)
-    assert time.perf_counter() - start < 5  # seconds; about 0.5 on an idle machine
+    # Processor time, about 0.5 s: other tests may run beside it.
+    assert time.process_time() - start < 5
     assert len(rows) == 100_000
