@@ -267,15 +267,6 @@ def learned_state(model: nn.Module) -> dict[str, Any]:
     return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
 
 
-def load_learned_state(model: nn.Module, state: dict[str, Any]) -> None:
-    """Put back what `learned_state` gave, into a model prepared by the same strategy.
-
-    Raises:
-        AdapterError: The names or shapes are not those of this model's learning parameters.
-    """
-    copy_state(learned_state(model), state)
-
-
 def copy_state(
     targets: Mapping[str, Tensor], state: Mapping[str, Tensor], *, extend: bool = False
 ) -> None:

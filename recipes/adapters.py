@@ -90,16 +90,12 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m recipes.adapters",
         description="Keep, ask, merge and examine saved adapters.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     def add(name: str, command: Any, told: str, description: str = "") -> argparse.ArgumentParser:
-        made = commands.add_parser(
-            name, help=told, description=description or f"{told[0].upper()}{told[1:]}.",
-            formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
-        )  # fmt: skip
+        told_whole = description or f"{told[0].upper()}{told[1:]}."
+        made = commands.add_parser(name, help=told, description=told_whole)
         made.set_defaults(command=command)
         return made
 

@@ -72,8 +72,6 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m recipes.compare",
         description="Fine-tune variants of a recipe and put them side by side.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("recipe", nargs="?", help="a shipped recipe's name, or a YAML file")
     parser.add_argument("overrides", nargs="*", metavar="key=A,B", help="laid over the recipe")

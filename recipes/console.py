@@ -5,13 +5,20 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from recipes.errors import RecipeError
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, with the message and the exit status that a wrong command has here."""
+    """argparse, with the message and the exit status that a wrong command has here.
+
+    Epilogs are printed as they are written, and options have to be written out.
+    """
+
+    def __init__(self, **arguments: Any) -> None:
+        formatter = argparse.RawDescriptionHelpFormatter
+        super().__init__(**{"formatter_class": formatter, "allow_abbrev": False, **arguments})
 
     def error(self, message: str) -> NoReturn:
         """Refuse the command."""

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING
 from adapters.backbone import Quantization
 from adapters.files import load_adapter, saved_strategy
 from adapters.merge import MergeInto, merge_adapter
-from recipes.proof import answer_splits
-from recipes.workspace import Workspace, torch_call
+from recipes.proof import on_validation
+from recipes.workspace import Workspace
 
 if TYPE_CHECKING:
     import numpy as np
-    from torch import nn
 
 #: How a merged model may be held besides in float.
 QUANTIZED: tuple[Quantization, ...] = ("nf4", "int8")
@@ -53,30 +52,24 @@ def measure_drift(work: Workspace, folder: Path) -> list[Drift]:
         AdapterError: The adapter does not fit the run's backbone or labels.
         RecipeError: The data cannot be read.
     """
-    strategy, labels = saved_strategy(folder), work.rows.labels
+    strategy, labels, tokenizer = saved_strategy(folder), work.rows.labels, work.tokenizer
     unmerged = load_adapter(folder, work.load(work.quantization), strategy, labels)
-    expected = _answers(work, unmerged)
+    expected = on_validation(work, unmerged, tokenizer)
     found = [_drift(work, "", work.quantization, expected, expected)]
     ways: tuple[MergeInto, ...] = ("original", "dequantized")
     for into in ways if work.quantization != "none" else ways[:1]:
         merged = merge_adapter(
             folder, work.load, strategy, labels, into=into, quantization=work.quantization
         )
-        found.append(_drift(work, into, "none", _answers(work, merged), expected))
+        found.append(_drift(work, into, "none", on_validation(work, merged, tokenizer), expected))
         if not work.hardware.bitsandbytes:
             continue
         with tempfile.TemporaryDirectory() as place:
             merged.save_pretrained(place)
             for held in QUANTIZED:
-                answers = _answers(work, work.load(held, path=Path(place)))
+                answers = on_validation(work, work.load(held, path=Path(place)), tokenizer)
                 found.append(_drift(work, into, held, answers, expected))
     return found
-
-
-def _answers(work: Workspace, model: nn.Module) -> np.ndarray:
-    """Return a model's logits on the validation rows, ``[rows, classes]``."""
-    call = torch_call(model)
-    return answer_splits(work, call, work.tokenizer, splits=("validation",))["validation"]
 
 
 def _drift(

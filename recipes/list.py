@@ -56,7 +56,6 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m recipes.list",
         description="List what recipes can name.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("what", choices=LISTS)
     parser.add_argument("name", nargs="?", help="show only this one, in full")

@@ -30,6 +30,13 @@ def answer_splits(
     return {split: by_length(call, work.examples(split, tokenizer), collate) for split in splits}
 
 
+def on_validation(
+    work: Workspace, model: nn.Module, tokenizer: PreTrainedTokenizerBase
+) -> np.ndarray:
+    """Return a PyTorch model's logits on the validation rows, ``[rows, classes]``."""
+    return answer_splits(work, torch_call(model), tokenizer, splits=("validation",))["validation"]
+
+
 def measured(work: Workspace, name: str, logits: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Keep an artefact's logits and return the fields of its row that follow from them.
 
@@ -70,8 +77,8 @@ def check_reload(
     """
     import numpy as np
 
-    again = answer_splits(work, torch_call(reloaded), tokenizer, splits=("validation",))
-    largest = float(np.abs(again["validation"] - expected["validation"]).max())
+    again = on_validation(work, reloaded, tokenizer)
+    largest = float(np.abs(again - expected["validation"]).max())
     if not largest <= _RELOAD_TOLERANCE:
         raise RecipeError(
             f"{what} answers differently after it was saved and reloaded: logits differ by "

@@ -67,8 +67,6 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m recipes.run",
         description="Fine-tune, merge, distil, export, quantize, prove and pack, by a recipe.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     stages = [stage.name for stage in STAGES]
     parser.add_argument("recipe", nargs="?", help="a shipped recipe's name, or a YAML file")

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from adapters.merge import MergeInto, merge_adapter
 from recipes.drift import QUANTIZED
 from recipes.ledger import Row
-from recipes.proof import agreement, answer_splits, check_reload, count, measured, size
+from recipes.proof import (
+    agreement,
+    answer_splits,
+    check_reload,
+    count,
+    measured,
+    on_validation,
+    size,
+)
 from recipes.workspace import Workspace, torch_call
 
 if TYPE_CHECKING:
@@ -28,13 +35,14 @@ def run(work: Workspace) -> None:
     logits = answer_splits(work, torch_call(model), work.tokenizer)
     again = work.load(path=folder)
     check_reload(work, again, work.tokenizer, logits, f"The merged model in {folder}")
-    notes = [_drift(work, f"{into} weights", logits)]
+    notes = [_drift(work, f"{into} weights", logits["validation"])]
     if work.quantization != "none":
         other: MergeInto = "dequantized" if into == "original" else "original"
-        notes.append(_drift(work, f"{other} weights", _on_validation(work, _merged(work, other))))
+        answers = on_validation(work, _merged(work, other), work.tokenizer)
+        notes.append(_drift(work, f"{other} weights", answers))
     if work.hardware.bitsandbytes:
         for held in QUANTIZED:
-            answers = _on_validation(work, work.load(held, path=folder))
+            answers = on_validation(work, work.load(held, path=folder), work.tokenizer)
             notes.append(_drift(work, f"{into} weights and held in {held}", answers))
     work.ledger.put(
         Row(
@@ -63,12 +71,8 @@ def _merged(work: Workspace, into: MergeInto) -> PreTrainedModel:
     )
 
 
-def _on_validation(work: Workspace, model: PreTrainedModel) -> Mapping[str, np.ndarray]:
-    return answer_splits(work, torch_call(model), work.tokenizer, splits=("validation",))
-
-
-def _drift(work: Workspace, into: str, logits: Mapping[str, np.ndarray]) -> str:
-    found = agreement(work, "teacher", logits, split="validation")
+def _drift(work: Workspace, into: str, answers: np.ndarray) -> str:
+    found = agreement(work, "teacher", {"validation": answers}, split="validation")
     return (
         f"merged into {into}: logits differ from the adapter unmerged by at most "
         f"{found['max_logit_difference']:.3g}, {found['labels']:.2%} of validation labels agree"
