@@ -100,7 +100,7 @@ class Ewc(Wrapping):
 
     paper: ClassVar[str] = "Kirkpatrick et al., 2017, arXiv:1612.00796"
 
-    strength: float = Field(default=5000.0, gt=0)
+    strength: float = Field(default=50000.0, gt=0)
     rows: int = Field(default=200, ge=1)
     isolate: bool = True
 
