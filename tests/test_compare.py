@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import json
 import os
@@ -34,6 +35,7 @@ from recipes.reporting.comparison import (
     table_cells,
     write_comparison,
 )
+from recipes.reporting.comparison_chart import comparison_chart
 from recipes.run import main as run
 
 Make = Callable[[str], Path]
@@ -381,6 +383,40 @@ def test_phases_add_their_columns(tmp_path: Path) -> None:
     assert (row["avg phases"], row["forgetting"], row["joint"]) == ("60.00", "20.00", "90.00")
     assert "transfer" not in row
     assert all(path.stat().st_size for path in write_comparison(comparison, tmp_path))
+
+
+def drawn(*results: Result) -> dict[str, list[str]]:
+    """Return what stands beside the marks of each panel, by the beginning of its title."""
+    figure = inspect.unwrap(comparison_chart)(Comparison("r", results, {}))
+    assert figure.get_size_inches()[0] * 72 <= 1500
+    return {
+        axes.get_xlabel().split(",")[0]: [text.get_text() for text in axes.texts]
+        for axes in figure.axes
+    }
+
+
+def test_the_picture_has_a_panel_for_each_measured_figure() -> None:
+    failed = Result("a label of many words " * 9, (), [Outcome(0, "b", fault="killed")])
+    few = drawn(Result("a", (), [outcome(0)]), failed)
+    assert few == {"accuracy": [], "weights that learn": ["1%"], "seconds of fine-tuning": ["1.0"]}
+    more = {"tokens_per_second": 1234.4, "peak_memory_bytes": 2.5e9}
+    cells = [outcome(seed, **more, merge_agreement=0.97 + 0.02 * seed) for seed in (0, 1)]
+    assert drawn(failed, Result("b", (), cells), Result("c", (), [outcome(0)])) == {
+        "accuracy": [],
+        "weights that learn": ["1%", "1%"],
+        "seconds of fine-tuning": ["1.0", "1.0"],
+        "training tokens a second": ["1,234"],
+        "peak memory": ["2.50"],
+        "labels kept by merging": ["98.00%"],
+    }
+
+
+def test_the_ends_of_long_names_are_drawn() -> None:
+    names = [f"gradual_unfreezing quantization=none learning_rate={rate}e-4" for rate in (1, 2)]
+    results = [Result(name, (), [outcome(0), Outcome(1, "a", fault="killed")]) for name in names]
+    figure = inspect.unwrap(comparison_chart)(Comparison("r", results, {}))
+    shown = [label.get_text().replace("\n", " ") for label in figure.axes[0].get_yticklabels()]
+    assert shown == [f"{name} (1 of 2 failed)" for name in names]
 
 
 def test_nothing_but_failures_is_still_written(tmp_path: Path) -> None:

@@ -55,6 +55,12 @@ class Result:
         """How many seeds failed."""
         return sum(bool(outcome.fault) for outcome in self.outcomes)
 
+    @property
+    def title(self) -> str:
+        """The label, and how many seeds failed if any did."""
+        some = f" ({self.failed} of {len(self.outcomes)} failed)" if self.failed else ""
+        return f"{self.label}{some}"
+
     def mean(self, name: str) -> float | None:
         """Return a figure's mean over the seeds that have it; None if none has."""
         values = self._values(name)
@@ -184,10 +190,9 @@ def _row(comparison: Comparison, result: Result) -> dict[str, str]:
         return "" if mean is None else write(mean)
 
     star = " *" if result is comparison.best else ""
-    some = f" ({result.failed} of {len(result.outcomes)} failed)" if result.failed else ""
     overhead = comparison.overhead(result)
     return {
-        "cell": f"{result.label}{star}{some}",
+        "cell": f"{result.title}{star}",
         "valid.": spread("validation_accuracy") or "failed",
         "test": spread("test_accuracy"),
         "macro F1": spread("macro_f1"),

@@ -1,9 +1,11 @@
-"""The picture of a comparison: accuracy, what learns, and speed, a line a cell."""
+"""The picture of a comparison: a line a cell, a panel for accuracy and for each other figure."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from math import nan
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from math import ceil, nan
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from recipes.reporting.drawing import (
@@ -25,37 +27,90 @@ if TYPE_CHECKING:
 
 #: Pixels: a cell's line, the space above and below all lines, a panel and the gap beside it.
 _LINE, _TOP, _BOTTOM, _PANEL, _GAP = 34, 40, 48, 300, 30
+#: Pixels: from here on, panels go into a further row.
+_WIDEST = 1500
 #: Figure to its name in the legend and its color.
 _ACCURACIES = {
     "validation_accuracy": ("validation", SPLITS["validation"]),
     "test_accuracy": ("test", SPLITS["test"]),
     "average_accuracy": ("test, average of the phases", "alone"),
 }
+_Values = Sequence[float | None]
 
 
 @picture
 def comparison_chart(comparison: Comparison) -> Figure:
-    """Accuracy with its deviation over the seeds, share of weights that learn, tokens a second."""
-    labels = [narrow(result.label, 26) for result in comparison.results]
-    left = 24 + max(breadth(label) for label in labels) * SMALL
-    speeds = [result.mean("tokens_per_second") for result in comparison.results]
-    panels: list[Callable[[Axes, Comparison], None]] = [_accuracies, _shares]
-    if any(speeds):
-        panels.append(_speeds)
+    """What the cells came to; a panel for which nothing was measured is left out.
+
+    Accuracy with its deviation over the seeds; means of the share of weights that learn, seconds,
+    tokens a second, peak memory, and the share of labels that merging keeps.
+    """
+    labels = [_lines(result.title) for result in comparison.results]
+    left = 24 + max(breadth(line) for lines in labels for line in lines) * SMALL
+    panels = list(_panels(comparison))
     step = _PANEL + _GAP
-    width = left + step * len(panels)
-    figure = canvas(width, _TOP + _BOTTOM + _LINE * len(labels))
+    rows = ceil(len(panels) / ((_WIDEST - left) // step))
+    across = ceil(len(panels) / rows)
+    width, height = left + step * across, _TOP + _BOTTOM + _LINE * len(labels)
+    figure = canvas(width, height * rows)
     for place, draw in enumerate(panels):
-        start = left + place * step
-        axes = frame(figure, start, _TOP, width - start - _PANEL, _BOTTOM)
+        row, column = divmod(place, across)
+        start = left + column * step
+        axes = frame(
+            figure,
+            start,
+            _TOP + row * height,
+            width - start - _PANEL,
+            _BOTTOM + (rows - 1 - row) * height,
+        )
         axes.set(ylim=(len(labels) - 0.5, -0.5), yticks=range(len(labels)))
-        axes.set_yticklabels([] if place else labels, color=shade("ink"))
+        axes.set_yticklabels([] if column else map("\n".join, labels), color=shade("ink"))
         axes.grid(visible=False, axis="y")
-        draw(axes, comparison)
+        draw(axes)
     return figure
 
 
-def _accuracies(axes: Axes, comparison: Comparison) -> None:
+def _lines(title: str) -> list[str]:
+    """Cut a cell's title to two lines; what sets cells apart is often at its end."""
+    lines = wrap(title, 43, max_lines=2, placeholder=" …", break_on_hyphens=False)
+    return [narrow(line, 26) for line in lines]
+
+
+def _panels(comparison: Comparison) -> Iterator[Callable[[Axes], None]]:
+    """Yield what draws each panel, the panels without any value left out."""
+    yield partial(_accuracies, comparison)
+    for name, scale, draw, write, title in (
+        ("trainable_share", 100, _shares, _share, "weights that learn, % (logarithmic)"),
+        ("seconds", 1, _bars, "{:,.1f}".format, "seconds of fine-tuning"),
+        ("tokens_per_second", 1, _bars, "{:,.0f}".format, "training tokens a second"),
+        ("peak_memory_bytes", 1e-9, _bars, "{:,.2f}".format, "peak memory, GB"),
+        ("merge_agreement", 100, _kept, "{:.2f}%".format, "labels kept by merging, %"),
+    ):
+        means = [result.mean(name) for result in comparison.results]
+        values = [None if mean is None else scale * mean for mean in means]
+        if any(value is not None for value in values):
+            yield partial(_panel, values, draw, write, title)
+
+
+def _panel(
+    values: _Values,
+    draw: Callable[[Axes, _Values], None],
+    write: Callable[[float], str],
+    title: str,
+    axes: Axes,
+) -> None:
+    """Draw one figure of all cells and write each value beside its mark."""
+    draw(axes, values)
+    axes.set_xlabel(title)
+    for place, value in enumerate(values):
+        if value is not None:
+            axes.annotate(
+                write(value), (value, place), xytext=(9, 0), textcoords="offset points",
+                va="center_baseline", fontsize=SMALL,
+            )  # fmt: skip
+
+
+def _accuracies(comparison: Comparison, axes: Axes) -> None:
     """Draw means as points and deviations as lines; the series lie below each other."""
     shown = [n for n in _ACCURACIES if any(r.mean(n) is not None for r in comparison.results)]
     for series, name in enumerate(shown):
@@ -72,57 +127,56 @@ def _accuracies(axes: Axes, comparison: Comparison) -> None:
             color=shade(color), label=text,
         )  # fmt: skip
     axes.set_xlabel("accuracy, %; line: standard deviation over seeds")
+    if not shown:
+        axes.set_xlim(0, 100)
+        return
     axes.margins(x=0.08)
     axes.set_xlim(right=min(101, axes.get_xlim()[1]))
-    if shown:
-        legend(axes, len(shown))
+    axes.locator_params(axis="x", nbins=6)
+    legend(axes, len(shown))
 
 
-def _shares(axes: Axes, comparison: Comparison) -> None:
-    """Draw the share of weights that learn on a logarithmic axis, where bars would mislead."""
+def _shares(axes: Axes, shares: _Values) -> None:
+    """Draw points on a logarithmic axis, where bars would mislead."""
     from matplotlib.ticker import FixedLocator, NullLocator
 
-    shares = _percentages(comparison)
     known = [share for share in shares if share]
-    low, high = min(known, default=1) / 2, max(known, default=100) * 5
+    low, high = min(known) / 2, max(known) * 5
     digits = (1,) if high > 200 * low else (1, 2, 5)
     axes.set_xscale("log")
     axes.set_xlim(low, high)
-    axes.plot(
-        [nan if share is None else share for share in shares],
-        range(len(shares)),
-        "o",
-        ms=8,
-        color=shade("teacher"),
-    )
-    _write_beside(axes, shares, lambda value: f"{value:.2g}%" if value < 10 else f"{value:.0f}%")
-    axes.xaxis.set_major_locator(FixedLocator([d * 10.0**p for p in range(-7, 3) for d in digits]))
+    _points(axes, shares)
+    ticks = [d * 10.0**p for p in range(-7, 2) for d in digits]
+    axes.xaxis.set_major_locator(FixedLocator([*ticks, 100]))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.set_xlabel("weights that learn, % (logarithmic)")
 
 
-def _percentages(comparison: Comparison) -> list[float | None]:
-    shares = [result.mean("trainable_share") for result in comparison.results]
-    return [None if share is None else 100 * share for share in shares]
+def _share(value: float) -> str:
+    return f"{value:.2g}%" if value < 10 else f"{value:.0f}%"
 
 
-def _speeds(axes: Axes, comparison: Comparison) -> None:
-    speeds = [result.mean("tokens_per_second") for result in comparison.results]
-    axes.barh(range(len(speeds)), [s or 0 for s in speeds], height=0.5, color=shade("student"))
-    axes.set_xlim(0, 1.3 * max(speed or 0 for speed in speeds))
-    _write_beside(axes, speeds, lambda value: f"{value:,.0f}")
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+def _kept(axes: Axes, shares: _Values) -> None:
+    """Draw points on an axis that ends near 100 % and begins where the lowest value is."""
+    from matplotlib.ticker import FixedLocator, MaxNLocator
+
+    low = min(share for share in shares if share is not None)
+    span = max(100 - low, 0.5)
+    axes.set_xlim(100 - 1.1 * span, 100 + 0.3 * span)
+    _points(axes, shares)
+    ticks = MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(100 - span, 100)
+    axes.xaxis.set_major_locator(FixedLocator([tick for tick in ticks if tick < 100.01]))
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+
+
+def _points(axes: Axes, values: _Values) -> None:
+    spots = [nan if value is None else value for value in values]
+    axes.plot(spots, range(len(spots)), "o", ms=8, color=shade("teacher"))
+
+
+def _bars(axes: Axes, values: _Values) -> None:
+    lengths = [value or 0 for value in values]
+    axes.barh(range(len(lengths)), lengths, height=0.5, color=shade("student"))
+    axes.set_xlim(0, 1.3 * max(lengths))
     axes.locator_params(axis="x", nbins=5)
-    axes.set_xlabel("training tokens a second")
-
-
-def _write_beside(
-    axes: Axes, values: Sequence[float | None], write: Callable[[float], str]
-) -> None:
-    for place, value in enumerate(values):
-        if value is not None:
-            axes.annotate(
-                write(value), (value, place), xytext=(9, 0), textcoords="offset points",
-                va="center_baseline", fontsize=SMALL,
-            )  # fmt: skip
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")

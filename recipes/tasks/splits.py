@@ -36,8 +36,6 @@ class Splits:
         test: Likewise.
         labels: Every label name, in the order that label ids follow.
         notes: What was removed or looks odd, to be shown to the person.
-        counts: Rows of each split, and how many rows were removed as ``duplicates`` (of these
-            ``contradictions`` had another label than the row that was kept) and ``overlaps``.
         phases: Names of the phases in which the rows arrive.
     """
 
@@ -46,7 +44,6 @@ class Splits:
     test: DataFrame
     labels: list[str]
     notes: list[str]
-    counts: dict[str, int]
     phases: Sequence[str] = ()
 
 
@@ -107,10 +104,7 @@ def split(
         check_phases(parts, phases, given)
         labels = by_first_phase(labels, parts["train"])
         log.notes += phase_notes(parts, phases)
-    rows = {name: len(parts[name]) for name in ("train", "validation", "test")}
-    return Splits(
-        **parts, labels=labels, notes=log.notes, counts={**rows, **log.removed}, phases=phases
-    )
+    return Splits(**parts, labels=labels, notes=log.notes, phases=phases)
 
 
 def fingerprint(splits: Splits) -> str:
@@ -129,13 +123,10 @@ def fingerprint(splits: Splits) -> str:
 
 @dataclass
 class _Log:
-    """What splitting has to tell: how it calls the frames, what it noted and removed so far."""
+    """What splitting has to tell: how it calls the frames, what it noted so far."""
 
     called: dict[str, str]
     notes: list[str] = field(default_factory=list)
-    removed: dict[str, int] = field(
-        default_factory=lambda: {"duplicates": 0, "contradictions": 0, "overlaps": 0}
-    )
 
 
 def _unique(frame: DataFrame, name: str, log: _Log) -> DataFrame:
@@ -158,8 +149,6 @@ def _unique(frame: DataFrame, name: str, log: _Log) -> DataFrame:
             f"({row_names(frame, contrary.index)})"
         )
     log.notes.append(f"{note}.")
-    log.removed["duplicates"] += int(again.sum())
-    log.removed["contradictions"] += len(contrary)
     return first
 
 
@@ -194,7 +183,6 @@ def _without_shared(
             f"split drawn from the training rows."
         )
     log.notes.append(f"{found}: removed from {other_name} ({rows}).")
-    log.removed["overlaps"] += count
     return other[~shared]
 
 
