@@ -14,11 +14,13 @@ from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
 from adapters import Registry, Strategy, strategies
-from distill.objectives import Objective, objectives
+from distill import Objective, objectives
+from recipes.augmentations import Augmentation, augmentations
 
 _REGISTRIES: tuple[tuple[type, Registry[Any]], ...] = (
     (Strategy, strategies),
     (Objective, objectives),
+    (Augmentation, augmentations),
 )
 _LIMITS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
 #: One entry of a docstring's Attributes section: its name, and what is said of it.

@@ -1,6 +1,6 @@
 """List what recipes can name.
 
-python -m recipes.list strategies|objectives|tasks|assets|recipes [NAME] [--json]
+python -m recipes.list strategies|objectives|augmentations|tasks|assets|recipes [NAME] [--json]
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from adapters import AdapterError, Registry, strategies
-from distill.objectives import objectives
+from distill import objectives
+from recipes.augmentations import augmentations
 from recipes.console import Parser
 from recipes.describe import describe, signature
 from recipes.errors import RecipeError
@@ -161,6 +162,7 @@ def _only(name: str | None, entries: list[Entry], kind: str) -> list[Entry]:
 LISTS: dict[str, Callable[[str | None], list[Entry]]] = {
     "strategies": lambda name: _registered(strategies, name),
     "objectives": lambda name: _registered(objectives, name),
+    "augmentations": lambda name: _registered(augmentations, name),
     "tasks": lambda name: _registered(tasks, name),
     "assets": _assets,
     "recipes": _recipes,
