@@ -124,6 +124,28 @@ def test_newsgroups_skip_the_three_header_rows(tmp_path):
     }
 
 
+def test_plain_text_holds_every_line_once_and_no_label(tmp_path):
+    dialog = "How are you, Bob?\tI am fine.\nI am fine.\tNo.\n\tSo be it, then \x85 \n"
+    snippets = "id\tsentiment\ttext\r\n1\t0.5\tI am fine.\r\n2\t-3\ta\tquiet little film\r\n"
+    files = [write(tmp_path / "d.txt", dialog), write(tmp_path / "s.txt", snippets)]
+    frame = READERS["plain_text"](*files)["all"]
+    assert list(frame.columns) == ["text"]
+    assert frame["text"].tolist() == [
+        "How are you, Bob?",
+        "I am fine.",
+        "So be it, then",
+        "a\tquiet little film",
+    ]
+
+
+@pytest.mark.network
+def test_the_real_plain_text_is_what_was_counted():
+    texts = rows(resolve("plain-text", "data"))["all"]["text"]
+    assert texts.is_unique
+    assert 100_000 < len(texts) < 120_000
+    assert texts.str.split().str.len().min() == 3
+
+
 @pytest.mark.network
 @pytest.mark.parametrize(
     ("name", "split", "count", "unique", "labels"),

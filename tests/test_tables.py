@@ -71,6 +71,16 @@ def test_a_long_field_is_read_and_the_csv_limit_left_alone(tmp_path: Path) -> No
     assert csv.field_size_limit() == limit
 
 
+def test_a_text_file_is_a_text_a_line(tmp_path: Path) -> None:
+    content = ' one, "two"\r\n\n \t\nthree\u2028four\x85 \n'
+    frame = read_table(write(tmp_path, "a.TXT", content))
+    assert list(frame.columns) == ["text"]
+    assert frame["text"].tolist() == [' one, "two"', "three\u2028four\x85 "]
+    assert list(frame.index) == [1, 4]
+    assert "is empty" in refused(write(tmp_path, "b.txt", "\n \n"))
+    assert "line 2 of" in refused(write(tmp_path, "c.txt", b"a\nb\xe9\n")).lower()
+
+
 def test_json_lines_keep_their_types_and_lines(tmp_path: Path) -> None:
     content = '{"text": "a\u2028b", "label": 1}\n\n{"text": "c\\u00e9"}\r\n'
     frame = read_table(write(tmp_path, "a.JSONL", content))

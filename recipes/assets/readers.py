@@ -113,10 +113,27 @@ def _tab(path: Path) -> DataFrame:
     return _frame((text, label) for label, text in pairs)
 
 
+def read_plain_text(dialog: Path, *snippets: Path) -> dict[str, DataFrame]:
+    """Read about 110,000 distinct lines of at least three words, in the column ``text``.
+
+    In the dialogue file a line holds what two people say in turn, so most of what is said is there
+    twice. The snippets are tables with a header and the text in the third column; their ratings
+    are not read.
+    """
+    from pandas import DataFrame
+
+    said = [part.strip() for line in _lines(dialog) for part in line.split("\t")]
+    for path in snippets:
+        said += [line.split("\t", 2)[2].strip() for line in _lines(path)[1:]]
+    distinct = dict.fromkeys(text for text in said if len(text.split()) >= 3)
+    return {"all": DataFrame({"text": list(distinct)})}
+
+
 READERS: dict[str, Callable[..., dict[str, DataFrame]]] = {
     "trec": read_trec,
     "trec_fine": read_trec_fine,
     "movie_sentiment": read_movie_sentiment,
+    "plain_text": read_plain_text,
     "sms_spam": read_sms_spam,
     "airline_tweets": read_airline_tweets,
     "newsgroups": read_newsgroups,

@@ -43,6 +43,8 @@ _ENCODINGS = {
 def read_table(path: str | Path) -> DataFrame:
     """Read a table from a CSV, TSV, JSON-lines or Parquet file, told apart by suffix.
 
+    A ``.txt`` file is a table with the one column ``text``, a line a row.
+
     Values of CSV and TSV files stay text exactly as written (``NA``, ``null`` and ``007`` too);
     only an empty field is missing (None). Blank lines are no rows. The first row holds the column
     names; a nameless column is called ``column N``.
@@ -296,6 +298,13 @@ def _json_object(file: Path, number: int, line: str) -> dict[str, Any]:
     raise RecipeError(f"{where} is {shown(line.strip())}, no JSON object. {rule}")
 
 
+def _read_lines(file: Path) -> DataFrame:
+    """Read a text a line, without labels."""
+    written = enumerate(_text(file).split("\n"), start=1)
+    said = {number: line.rstrip("\r") for number, line in written if line.strip()}
+    return _frame(file, {"text": list(said.values())}, list(said))
+
+
 def _read_parquet(file: Path) -> DataFrame:
     import pyarrow as pa
     from pyarrow import parquet
@@ -334,4 +343,5 @@ _READERS: dict[str, Callable[[Path], DataFrame]] = {
     ".tsv": _read_tsv,
     ".jsonl": _read_jsonl,
     ".parquet": _read_parquet,
+    ".txt": _read_lines,
 }
