@@ -83,12 +83,18 @@ def load_backbone(
             "Check that it is an encoder that transformers supports and that its files are whole."
         ) from error
     model.potstill_head = head
-    _put_back_layers(model, path, device)
+    put_back_layers(model, path, device)
     return model.eval()
 
 
-def _put_back_layers(model: PreTrainedModel, path: Path, device: str) -> None:
-    """Add the layers that the strategy of a finished model left in it, with their weights."""
+def put_back_layers(model: PreTrainedModel, path: Path, device: str) -> None:
+    """Add the layers that the strategy of a finished model left in it, with their weights.
+
+    Args:
+        model: Loaded from the folder, without those layers.
+        path: The folder.
+        device: Where the model goes.
+    """
     from safetensors.torch import load_file
 
     from adapters.strategy import Strategy, strategies

@@ -8,7 +8,7 @@ from typing import Any
 from distill import testing_behavior as behavior
 from distill import testing_contract as contract
 from distill.errors import DistillError
-from distill.objectives import Objective
+from distill.objective import Objective
 from distill.testing_material import Case, Fault, words
 
 #: Every check by its name, in the order in which they are made: the plainest fault is found first.
@@ -23,6 +23,7 @@ CHECKS: Mapping[str, Callable[[Case], None]] = {
     "tokens": contract.check_tokens,
     "imitation": behavior.check_imitation,
     "descent": behavior.check_descent,
+    "reference": behavior.check_reference,
     "repeat": behavior.check_repeat,
     "padding": behavior.check_padding,
     "order": behavior.check_order,

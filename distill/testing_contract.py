@@ -11,16 +11,16 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from distill.errors import DistillError
-from distill.objectives import Objective
+from distill.objective import Objective
 from distill.signals import Need
-from distill.testing_material import PLAIN, Case, Fault, batch_of, call, gradients, hold, words
+from distill.testing_material import PLAIN, Case, Fault, call, gradients, hold, words
 
-#: What else may come: other widths and other depths.
+#: What else may come: other widths, heads and depths.
 PAIRS = (
     PLAIN,
-    replace(PLAIN, teacher_width=12),
+    replace(PLAIN, teacher_width=36, teacher_heads=3),
     replace(PLAIN, layer_map=(5,)),
-    replace(PLAIN, student_width=4, layer_map=(1, 3, 5)),
+    replace(PLAIN, student_width=12, layer_map=(1, 3, 5)),
 )
 
 
@@ -43,11 +43,15 @@ def check_class(case: Case) -> None:
 
 def check_fields(case: Case) -> None:
     """Settings are typed, checked strictly, and frozen."""
-    reserved = {"name", "only"} & set(case.cls.model_fields)
+    reserved = {
+        name
+        for name in case.cls.model_fields
+        if name in ("name", "only") or callable(getattr(Objective, name, None))
+    }
     hold(
         not reserved,
         f"it has a field {', '.join(sorted(reserved))}, a word that is taken: `name` by the "
-        "recipe, `only` by this kit. Rename it.",
+        "recipe, `only` by this kit, others by the methods of distill.Objective. Rename it.",
     )
     try:
         objective = case.objective
@@ -95,7 +99,7 @@ def check_needs(case: Case) -> None:
         isinstance(needs, frozenset) and needs <= known,
         f"`needs` is {needs!r}. Make it a frozenset of {', '.join(sorted(known))}.",
     )
-    batch = batch_of().map(torch.clone)
+    batch = case.batch().map(torch.clone)
     teacher = _declared("teacher", batch.teacher, needs) if needs else None
     student = _declared("student", batch.student, needs | {"logits"})
     try:
@@ -173,7 +177,7 @@ def check_pairs(case: Case) -> None:
         except DistillError:
             continue
         try:
-            loss = call(case.objective, batch_of(pair), parts)
+            loss = call(case.objective, case.batch(pair), parts)
         except Exception as error:
             raise Fault(
                 f"parts() accepts {pair}, and then loss() stopped with "
@@ -195,7 +199,7 @@ def check_tokens(case: Case) -> None:
     with _refusal():
         parts = case.parts(pair)
         try:
-            loss = call(case.objective, batch_of(pair, longer=3), parts).item()
+            loss = call(case.objective, case.batch(pair, longer=3), parts).item()
         except Exception as error:
             raise Fault(
                 "parts() accepts a teacher with other tokens, and then loss() stopped with "

@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
 
-from distill.objectives import Objective, Outputs, Pair
-from distill.signals import LiveTeacher, Signals
+from distill.live import LiveTeacher
+from distill.objective import Objective, Pair, asked
+from distill.signals import Answer, Outputs, Signals
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from distill.learner import Learner
 
+T = TypeVar("T", bound=Answer)
+
 #: What most checks are made on: 6 rows of up to 5 tokens, 3 classes, 2 student layers.
-PLAIN = Pair(student_width=8, teacher_width=8, layer_map=(0, 3), same_tokens=True)
+PLAIN = Pair(
+    student_width=24,
+    teacher_width=24,
+    layer_map=(0, 3),
+    same_tokens=True,
+    student_heads=2,
+    teacher_heads=2,
+    teacher_layers=6,
+)
 
 LABELS = (0, 2, 1, 1, 0, 2)
 LENGTHS = (5, 3, 2, 4, 5, 2)
@@ -61,6 +72,10 @@ class Case:
         parts = self.objective.parts(pair)
         return parts if parts is None else parts.eval()
 
+    def batch(self, pair: Pair = PLAIN, *, seed: int = 0, longer: int = 0) -> Batch:
+        """A random batch with the layers that the objective compares."""
+        return batch_of(pair, len(self.objective.layers(pair)), seed=seed, longer=longer)
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -74,51 +89,89 @@ class Batch:
     @property
     def leaves(self) -> list[Tensor]:
         """Every tensor of the student's answer."""
-        return [self.student.logits, *self.student.hidden]
+        return list(tensors(self.student).values())
 
     @property
     def named(self) -> dict[str, Tensor]:
         """Every tensor of the batch by the name that an author knows it by."""
         found = {"labels": self.labels, "mask": self.mask}
-        answers: tuple[tuple[str, Outputs | Signals], ...] = (
-            ("student", self.student),
-            ("teacher", self.teacher),
-        )
-        for whose, answer in answers:
-            found[f"{whose}.logits"] = answer.logits
-            for layer, states in enumerate(answer.hidden):
-                found[f"{whose}.hidden[{layer}]"] = states
-        return found
+        found |= {f"student.{name}": tensor for name, tensor in tensors(self.student).items()}
+        return found | {f"teacher.{name}": tensor for name, tensor in tensors(self.teacher).items()}
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
         """Return the batch with every tensor changed."""
+
+        def each(_: str, tensor: Tensor) -> Tensor:
+            return change(tensor)
+
         return Batch(
-            Outputs(change(self.student.logits), tuple(map(change, self.student.hidden))),
-            Signals(change(self.teacher.logits), tuple(map(change, self.teacher.hidden))),
+            changed(self.student, each),
+            changed(self.teacher, each),
             change(self.labels),
             change(self.mask),
         )
 
 
-def batch_of(pair: Pair = PLAIN, *, seed: int = 0, longer: int = 0) -> Batch:
-    """Return a random batch in float32; the teacher's states are `longer` tokens longer."""
+def tensors(answer: Answer) -> dict[str, Tensor]:
+    """Return every tensor of an answer by its name, such as ``hidden[1]``."""
+    found: dict[str, Tensor] = {}
+    for field in fields(answer):
+        value = getattr(answer, field.name)
+        if isinstance(value, tuple):
+            found |= {f"{field.name}[{layer}]": tensor for layer, tensor in enumerate(value)}
+        else:
+            found[field.name] = value
+    return found
+
+
+def changed(answer: T, change: Callable[[str, Tensor], Tensor]) -> T:
+    """Return an answer with every tensor changed; ``change`` gets the name of the signal too."""
+    new: dict[str, Any] = {}
+    for field in fields(answer):
+        name, value = field.name, getattr(answer, field.name)
+        several = isinstance(value, tuple)
+        new[name] = tuple(change(name, t) for t in value) if several else change(name, value)
+    return type(answer)(**new)
+
+
+def batch_of(pair: Pair, layers: int, *, seed: int = 0, longer: int = 0) -> Batch:
+    """Return a random batch in float32 with every signal.
+
+    Args:
+        pair: The widths and heads.
+        layers: How many layers are compared.
+        seed: Seed of all numbers.
+        longer: By how many positions the teacher's signals are longer.
+    """
     import torch
 
     chance = torch.Generator().manual_seed(seed)
+    lengths, labels = torch.tensor(LENGTHS), torch.tensor(LABELS)
 
-    def states(length: int, width: int) -> tuple[Tensor, ...]:
-        shape = (len(LABELS), length, width)
-        return tuple(torch.randn(shape, generator=chance) for _ in pair.layer_map)
+    def answer(kind: type[T], logits: Tensor, width: int, heads: int, more: int) -> T:
+        count, length = len(LABELS), max(LENGTHS) + more
+        unseen = torch.arange(length) >= (lengths + more).unsqueeze(1)
 
-    def logits() -> Tensor:
-        return torch.randn(len(LABELS), 3, generator=chance)
+        def draw(*shape: int) -> tuple[Tensor, ...]:
+            return tuple(torch.randn(count, *shape, generator=chance) for _ in range(layers))
 
-    labels = torch.tensor(LABELS)
+        scores = draw(heads, length, length)
+        several = {name: draw(length, width) for name in ("hidden", "queries", "keys", "values")}
+        return kind(
+            logits + torch.randn(logits.shape, generator=chance),
+            **several,
+            embeddings=torch.randn(count, length, width, generator=chance),
+            attention=tuple(
+                one.masked_fill(unseen[:, None, None], -torch.inf).softmax(-1) for one in scores
+            ),
+            pooled=draw(width),
+        )
+
     # The teacher is right about every row, so imitating it and fitting the labels are no rivals.
     sure = 4.0 * torch.nn.functional.one_hot(labels)
-    teacher = Signals(logits() + sure, states(max(LENGTHS) + longer, pair.teacher_width))
-    student = Outputs(logits(), states(max(LENGTHS), pair.student_width))
-    mask = (torch.arange(max(LENGTHS)) < torch.tensor(LENGTHS).unsqueeze(1)).long()
+    teacher = answer(Signals, sure, pair.teacher_width, pair.teacher_heads, longer)
+    student = answer(Outputs, 0 * sure, pair.student_width, pair.student_heads, 0)
+    mask = (torch.arange(max(LENGTHS)) < lengths.unsqueeze(1)).long()
     batch = Batch(student, teacher, labels, mask)
     for leaf in batch.leaves:
         leaf.requires_grad_()
@@ -146,24 +199,24 @@ def gradients(loss: Tensor, to: Sequence[Tensor]) -> list[Tensor | None]:
 def school(case: Case) -> tuple[Learner, dict[str, Any], LiveTeacher | None]:
     """Return a learner with a tiny random BERT, its inputs, and the teacher if one is needed.
 
-    Nothing drops out, so that two losses can be compared. The sizes are others than those of
-    `batch_of`: 4 classes and a width of 16.
+    Nothing drops out, so that two losses can be compared. There are 4 classes, and not the 3 of
+    `batch_of`.
     """
     import torch
 
     from distill.learner import Learner
 
-    pair = Pair(student_width=16, teacher_width=16, layer_map=(0, 2), same_tokens=True)
+    pair = replace(PLAIN, layer_map=(0, 2), teacher_layers=3)
     objective, tokenizer = case.objective, _tokenizer()
     live: LiveTeacher | None = None
     if objective.needs:
-        teacher = _bert(3)
+        teacher = _bert(pair.teacher_layers)
         live = LiveTeacher(
             teacher,
             tokenizer,
             list(teacher.config.id2label.values()),
             max_length=max(LENGTHS),
-            layers=pair.layer_map if "hidden" in objective.needs else (),
+            wants=asked([objective], pair)[1],
         )
     learner = Learner(_bert(2), [objective], live, pair).train()
     learner.parts.eval()
@@ -187,14 +240,15 @@ def _bert(layers: int) -> Any:
 
     config = BertConfig(
         vocab_size=len(WORDS),
-        hidden_size=16,
+        hidden_size=PLAIN.student_width,
         num_hidden_layers=layers,
-        num_attention_heads=2,
+        num_attention_heads=PLAIN.student_heads,
         intermediate_size=32,
         max_position_embeddings=16,
         num_labels=4,
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
+        attn_implementation="eager",  # the only one that gives attention maps
         initializer_range=0.2,  # the usual 0.02 lets so small a model see next to nothing
     )
     return BertForSequenceClassification(config)

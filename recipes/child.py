@@ -19,6 +19,7 @@ from recipes.ledger import Ledger
 from recipes.pipeline import PROGRESS, RECIPE
 from recipes.reading import differences, plain
 from recipes.recipe import Recipe
+from recipes.reuse import TEACHER, same_teacher, take_teacher
 
 
 @dataclass(frozen=True)
@@ -89,22 +90,39 @@ class Run:
                 "Compare elsewhere (--out DIR), or remove that folder. Nothing was started."
             )
 
-    def start(self, recipe: str, options: Sequence[str]) -> str:
+    def donor(self, runs: Sequence[Run]) -> Run | None:
+        """Return the first run whose finished teacher this one can start from.
+
+        Args:
+            runs: All of the comparison.
+
+        Returns:
+            None if there is no such run, or this one has begun.
+        """
+        if self.folder.exists():
+            return None
+        others = (run for run in runs if run is not self and run.is_finished(TEACHER))
+        return next((run for run in others if same_teacher(run.recipe, self.recipe)), None)
+
+    def start(self, recipe: str, options: Sequence[str], donor: Run | None = None) -> str:
         """Run the command to its end, or from where it stopped, and return why it failed, if so.
 
         Args:
             recipe: The recipe's name.
             options: Further words of the command.
+            donor: The run whose teacher is used again.
 
         Raises:
             RecipeError: Another process works in the folder.
         """
         command = [sys.executable, "-m", "recipes.run", recipe, *self.cell.overrides]
         command += [f"seed={self.seed}", "--out", str(self.folder), *options]
-        command += ["--resume"] if self.folder.is_dir() else []
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
             self._lock(log.fileno())
+            if donor is not None:
+                take_teacher(donor.folder, self.folder, self.recipe)
+            command += ["--resume"] if self.folder.is_dir() else []
             before = log.tell()
             child = Popen(command, stdin=DEVNULL, stdout=log, stderr=log)
             try:

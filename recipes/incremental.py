@@ -49,7 +49,7 @@ def learn_phases(work: Workspace) -> tuple[nn.Module, Mapping[str, Tensor], Trai
         wait()
     last = _folder(work, len(names) - 1)
     backbone = work.load(work.quantization)
-    model = load_adapter(last, backbone, work.recipe.strategy, work.rows.labels)
+    model = load_adapter(last, backbone, work.strategy, work.rows.labels)
     return model, read_memory(last), replace(trained, history=_history(work))
 
 
@@ -64,7 +64,7 @@ def _history(work: Workspace) -> list[dict[str, float]]:
 
 
 def _learn_phase(work: Workspace, phase: int) -> Trained:
-    strategy, folder = work.recipe.strategy, _folder(work, phase)
+    strategy, folder = work.strategy, _folder(work, phase)
     labels = known_labels(work, phase)
     memory: Mapping[str, Tensor] = {}
     if phase:
@@ -119,9 +119,9 @@ def _remember(work: Workspace, phase: int) -> Mapping[str, Tensor]:
     """Return what the strategy remembers after a phase."""
     folder, labels = _folder(work, phase), known_labels(work, phase)
     backbone = work.load(work.quantization, labels=labels)
-    model = load_adapter(folder, backbone, work.recipe.strategy, labels)
+    model = load_adapter(folder, backbone, work.strategy, labels)
     memory: Mapping[str, Tensor] = call(
-        work.recipe.strategy,
+        work.strategy,
         "between_tasks",
         model,
         _losses(work, model, phase),
@@ -137,7 +137,7 @@ def _losses(work: Workspace, model: nn.Module, phase: int) -> Iterator[Tensor]:
     examples = work.examples("train", work.tokenizer)
     collate = work.task.collator(work.tokenizer)
     labels = known_labels(work, phase)
-    absent = _absent(work, labels, rows) if work.recipe.strategy.isolates_tasks else ()
+    absent = _absent(work, labels, rows) if work.strategy.isolates_tasks else ()
     module = Classifier(model, work.task, absent=absent).eval()
     device = next(model.parameters()).device
     for row in rows:
@@ -156,10 +156,10 @@ def rehearsed(work: Workspace, phase: int) -> Sequence[int]:
     )
     new = [split.labels[row] for row, at in enumerate(split.phases) if at == phase]
     old = [split.labels[row] for row in past]
-    chosen = call(work.recipe.strategy, "rehearse", old, new, len(split), work.recipe.seed)
+    chosen = call(work.strategy, "rehearse", old, new, len(split), work.recipe.seed)
     if strange := [place for place in chosen if not 0 <= place < len(past)]:
         raise AdapterError(
-            f"{called(work.recipe.strategy)} gives {strange[0]} from rehearse(), of {len(past)} "
+            f"{called(work.strategy)} gives {strange[0]} from rehearse(), of {len(past)} "
             "rows of earlier tasks; it has to return positions in `past`."
         )
     return [past[place] for place in chosen]

@@ -12,7 +12,7 @@ from typing import Any
 from recipes.errors import RecipeError
 
 #: Fields of a row that two equal runs need not share.
-TIMINGS = ("seconds", "latency_ms", "tokens_per_second", "peak_memory_bytes")
+TIMINGS = ("seconds", "teacher_seconds", "latency_ms", "tokens_per_second", "peak_memory_bytes")
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,9 @@ class Row:
         latency_ms: Milliseconds of one call at batch 1, p50 and p95.
         threads: Processor threads of the timing.
         seconds: Time that making it took.
+        teacher_seconds: The part of it in which a teacher answered texts for its cache.
         tokens_per_second: Training tokens a second, evaluation not counted.
+        tokens_read: Training tokens of a student over all epochs, of stages before too.
         peak_memory_bytes: The most memory that the process, or the GPU, held while it was made.
         phases: How learning phase after phase went: ``names``, ``matrix`` (accuracy on the test
             rows of each phase, after each phase), ``validation_matrix``, ``average_accuracy``,
@@ -58,7 +60,9 @@ class Row:
     latency_ms: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     threads: int = 0
     seconds: float = 0.0
+    teacher_seconds: float = 0.0
     tokens_per_second: float = 0.0
+    tokens_read: int = 0
     peak_memory_bytes: int = 0
     phases: Mapping[str, Any] = field(default_factory=dict)
     notes: Sequence[str] = ()

@@ -116,7 +116,7 @@ def _begin(work: Workspace, from_stage: str | None) -> None:
         write_json(folder / PROGRESS, {"finished": [], **facts})
         write_json(folder / "environment.json", describe(work))
         # Last: a folder with a recipe is a run that can be gone on with.
-        _write_recipe(work.recipe, folder)
+        write_recipe(work.recipe, folder)
         return
     for what, value in facts.items():
         if _progress(folder)[what] != value and from_stage != STAGES[0].name:
@@ -127,11 +127,12 @@ def _begin(work: Workspace, from_stage: str | None) -> None:
     if from_stage:
         _rewind(folder, from_stage)
         write_json(folder / PROGRESS, {**_progress(folder), **facts})
-        _write_recipe(work.recipe, folder)
+        write_recipe(work.recipe, folder)
     write_json(folder / "environment.json", describe(work))  # of the machine that goes on
 
 
-def _write_recipe(recipe: Recipe, folder: Path) -> None:
+def write_recipe(recipe: Recipe, folder: Path) -> None:
+    """Write the resolved recipe into a run's folder, whole or not at all."""
     text = yaml.safe_dump(plain(recipe), sort_keys=False, allow_unicode=True)
     head = "# The resolved recipe of this run:\n#   python -m recipes.run recipe.yaml --out …\n"
     temporary = folder / f".{RECIPE}.partial"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from adapters.strategy import strategies
 from recipes.preflight import check_possible
 from recipes.stages import STAGES
+from recipes.students import described, foretold, trimmed
 from recipes.workspace import Workspace
 
 
@@ -14,10 +15,9 @@ def print_plan(work: Workspace) -> None:
     Raises:
         RecipeError: Data, backbone or student cannot be used; and what `check_possible` raises.
     """
-    check_possible(work)
+    start = check_possible(work)
     recipe, rows = work.recipe, work.rows
     size = sum(file.stat().st_size for file in work.backbone.path.glob("*.safetensors"))
-    student = recipe.distill.student
     print(f"run folder  {work.folder}")
     print(f"data        {rows.source}")
     for note in rows.notes:
@@ -26,9 +26,14 @@ def print_plan(work: Workspace) -> None:
     print(
         f"backbone    {work.backbone.source} ({size / 1e6:.0f} MB), cut at {work.max_length} tokens"
     )
-    settings = ", ".join(f"{k}={v}" for k, v in strategies.plain(recipe.strategy).items())
-    print(f"strategy    {settings}")
-    print(f"student     {student.model or f'layers {student.layers} of the teacher'}")
+    if recipe.strategy is None:
+        print("strategy    none: the backbone is the teacher as it is")
+    else:
+        settings = ", ".join(f"{k}={v}" for k, v in strategies.plain(recipe.strategy).items())
+        print(f"strategy    {settings}")
+    print(f"student     {described(recipe.distill.student)}")
+    for sentence in foretold(work, trimmed(work, start, rows.train.texts)):
+        print(f"            {sentence}")
     print(f"machine     {work.hardware.name}, {work.hardware.threads} threads")
     for sentence in work.missing_capabilities():
         print(f"            {sentence}")

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from adapters import Registry, strategies
 from adapters.registry import told
-from distill.objectives import objectives
+from distill import objectives
+from recipes.augmentations import augmentations
 from recipes.console import say
 from recipes.errors import RecipeError
 
@@ -51,8 +52,11 @@ def load_plugins(names: Sequence[str]) -> None:
 
 def note_rivals(recipe: Recipe) -> None:
     """Say where an installed plug-in offers a name that the recipe uses and another class has."""
+    distill, imitate = recipe.distill, recipe.distill.imitate
+    terms = [*distill.objectives, *(imitate.objectives if imitate is not None else ())]
     named: list[tuple[Registry[Any], Any]] = [(strategies, recipe.strategy)]
-    named += [(objectives, objective) for objective in recipe.distill.objectives]
+    named += [(objectives, objective) for objective in terms]
+    named += [(augmentations, way) for way in (*distill.augment, *recipe.train.augment)]
     for registry, instance in named:
         for name in registry.loaded(type(instance)):
             if message := registry.rivals(name):

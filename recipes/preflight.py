@@ -2,50 +2,98 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from adapters.errors import AdapterError
 from adapters.strategy import Strategy, called, finish, prepare
-from distill.objectives import Pair
-from distill.students import cut, kept_layers, spread
-from recipes import assets
+from distill.objective import Objective, Pair, asked
+from distill.signals import Answer
+from distill.taps import ask
+from recipes.folds import drawn
+from recipes.imitation import imitation_pair
+from recipes.students import Start, make
 from recipes.tasks import Split
-from recipes.workspace import Workspace, load_config, load_tokenizer, torch_call
+from recipes.teachers import check_signals, further_teacher
+from recipes.texts import check_texts
+from recipes.workspace import Workspace, torch_call
 
 if TYPE_CHECKING:
     import numpy as np
+    from transformers import PreTrainedModel
 
 #: On how many rows a strategy's `finish` is tried, and how far logits may be apart after it,
 #: against the largest of them or 1. A fold that is right is off by rounding errors only.
 _TRIED, _TOLERANCE = 2, 1e-2
 
 
-def check_possible(work: Workspace) -> None:
+def check_possible(work: Workspace) -> Start:
     """Try what later stages will do, on models that have learnt nothing.
+
+    Returns:
+        The students, cut from a teacher that knows nothing.
 
     Raises:
         RecipeError: Data, backbone or student cannot be used as the recipe says.
         AdapterError: The strategy does not fit the backbone.
         DistillError: An objective cannot hold for this teacher and this student.
     """
-    recipe = work.recipe
+    recipe, imitate = work.recipe, work.recipe.distill.imitate
     _ = work.rows, work.max_length
-    for settings in (recipe.train, recipe.distill.train):
+    for settings in (recipe.train, recipe.distill.train, *([imitate.train] if imitate else [])):
         work.hardware.bf16_for(settings.precision, recipe.allow_fallback)
-    if work.quantization != "none":
-        prepare(work.load(work.quantization), recipe.strategy)
-    _check_finish(work)
+    if recipe.strategy is None:
+        work.load_taught()
+    else:
+        if work.quantization != "none":
+            prepare(work.load(work.quantization), recipe.strategy)
+        _check_finish(work)
     if work.rows.phases:
         from recipes.incremental import rehearsed
 
         for phase in range(len(work.rows.phases)):
             rehearsed(work, phase)
-    pair = student_pair(work)
-    if recipe.distill.student.layers is not None:
-        cut(work.load(), pair.layer_map)
-    for objective in recipe.distill.objectives:
+    _check_knowledge(work)
+    teacher = work.load()
+    start = make(work, teacher)
+    check_signals(work, start.pair)
+    _check_objectives(recipe.distill.objectives, start.pair, start.student, teacher)
+    if imitate is not None:
+        pair = imitation_pair(work, start)
+        parent = teacher if imitate.parent == "teacher" else work.load(path=start.origin)
+        _check_objectives(imitate.objectives, pair, start.student, parent)
+    return start
+
+
+def _check_objectives(
+    objectives: Sequence[Objective],
+    pair: Pair,
+    student: PreTrainedModel,
+    teacher: PreTrainedModel,
+) -> None:
+    """Let objectives look at a pair, and ask both models for what they want.
+
+    Raises:
+        DistillError: An objective cannot hold, or a model does not offer what it wants.
+    """
+    import torch
+
+    for objective in objectives:
         objective.parts(pair)
+    for model, wants in zip((student, teacher), asked(objectives, pair), strict=True):
+        tokens = torch.ones(1, 4, dtype=torch.long, device=model.device)
+        with torch.inference_mode():
+            ask(model, {"input_ids": tokens, "attention_mask": tokens}, wants, Answer)
+
+
+def _check_knowledge(work: Workspace) -> None:
+    """Look at the further texts and teachers that a student learns from."""
+    settings = work.recipe.distill
+    check_texts(work)
+    for name in settings.teachers:
+        further_teacher(work, name)
+    if settings.folds is not None:
+        drawn(work, settings.folds)
 
 
 def _check_finish(work: Workspace) -> None:
@@ -54,7 +102,7 @@ def _check_finish(work: Workspace) -> None:
     Raises:
         AdapterError: The strategy does not fit, or what it finishes is not the model it prepared.
     """
-    strategy, rows = work.recipe.strategy, work.rows.validation
+    strategy, rows = work.strategy, work.rows.validation
     few = Split(rows.texts[:_TRIED], rows.labels[:_TRIED])
     examples = work.task.features(few, work.tokenizer, work.max_length)
     batch = work.task.collator(work.tokenizer)(examples)
@@ -78,25 +126,3 @@ def _answer(strategy: Strategy, model: Any, batch: Mapping[str, Any]) -> np.ndar
             f"{' '.join(str(error).split())}. Mend it (adapters.testing.check_strategy shows the "
             "whole story), or choose another strategy or backbone."
         ) from error
-
-
-def student_pair(work: Workspace) -> Pair:
-    """Return the facts about teacher and student that objectives depend on.
-
-    Raises:
-        RecipeError: The student's backbone cannot be used.
-        DistillError: The teacher does not have the layers that the student is to keep.
-    """
-    wanted = work.recipe.distill.student
-    teacher = load_config(work.backbone.path)
-    if wanted.layers is not None:
-        layers = kept_layers(wanted.layers, teacher.num_hidden_layers)
-        return Pair(teacher.hidden_size, teacher.hidden_size, layers, same_tokens=True)
-    asset = assets.resolve(str(wanted.model), "model", offline=work.offline)
-    student = load_config(asset.path)
-    return Pair(
-        student_width=student.hidden_size,
-        teacher_width=teacher.hidden_size,
-        layer_map=spread(student.num_hidden_layers, teacher.num_hidden_layers),
-        same_tokens=load_tokenizer(asset.path).get_vocab() == work.tokenizer.get_vocab(),
-    )

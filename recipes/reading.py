@@ -26,7 +26,6 @@ SHIPPED = Path(__file__).parent
 #: Keys of which a later word takes the place of an earlier one: naming a file drops the source.
 _ALTERNATIVES: dict[tuple[str, ...], tuple[str, ...]] = {
     ("data",): ("source", "train"),
-    ("distill", "student"): ("layers", "model"),
     ("phases",): ("classes", "column", "files"),
 }
 #: Files that belong to `data.train`, and go when it is replaced.
@@ -35,7 +34,7 @@ _COMPANIONS: dict[tuple[str, ...], tuple[str, ...]] = {
 }
 
 
-_FILES = (".csv", ".tsv", ".jsonl", ".parquet", ".py")
+_FILES = (".csv", ".tsv", ".jsonl", ".parquet", ".txt", ".py")
 #: Keys that may hold a local path or a list of them. The resolved recipe says where they lie,
 #: whatever folder it is run from.
 _PATHS = (
@@ -46,6 +45,9 @@ _PATHS = (
     (("phases",), "files"),
     (("backbone",), "model"),
     (("distill", "student"), "model"),
+    (("distill",), "teachers"),
+    (("distill",), "text"),
+    (("distill", "imitate"), "text"),
 )
 
 
@@ -129,9 +131,11 @@ def read_recipe(name: str, overrides: Sequence[str] = (), plugins: Sequence[str]
 
 def _named_assets(recipe: Recipe) -> list[tuple[str, Kind]]:
     """Return what the recipe names that has to be found somewhere."""
-    models = [recipe.backbone.model, recipe.distill.student.model]
+    distill = recipe.distill
+    models = [recipe.backbone.model, distill.student.model, *distill.teachers]
     named: list[tuple[str | None, Kind]] = [(name, "model") for name in models]
-    named.append((recipe.data.source, "data"))
+    texts = [distill.text, distill.imitate.text if distill.imitate is not None else None]
+    named += [(name, "data") for name in (recipe.data.source, *texts)]
     return [(name, kind) for name, kind in named if name is not None]
 
 

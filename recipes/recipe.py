@@ -16,7 +16,10 @@ from pydantic import (
 
 from adapters import AnyStrategy, strategies
 from adapters.registry import by_name
-from distill.objectives import CrossEntropy, Hidden, KullbackLeibler, Objective, objectives
+from distill import Objective, objectives
+from distill.builtin.prediction import CrossEntropy, KullbackLeibler
+from distill.builtin.states import Hidden
+from recipes.augmentations import AnyAugmentation, AnyLabelKeepingAugmentation
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[int, Field(ge=1)]
@@ -30,6 +33,7 @@ class Settings(BaseModel):
 
 
 AnyObjective = Annotated[Objective, *by_name(objectives)]
+Objectives = Annotated[tuple[AnyObjective, ...], Field(strict=False, min_length=1)]
 
 
 class DataSettings(Settings):
@@ -148,6 +152,8 @@ class TrainSettings(Settings):
         dropout: Probability of the model's dropout layers; null keeps the model's own. A short
             training does well without, and drawing random numbers costs a processor a tenth of it.
         precision: bfloat16 autocast where the device computes in it (``auto``), always, or never.
+        augment: Ways to make new texts of the training texts, which go by the same labels.
+        copies: New texts for each training text, if `augment` names any.
         metric: Validation metric that picks the best epoch.
         patience: Stop after this many epochs without a better metric; null to run them all.
     """
@@ -160,6 +166,8 @@ class TrainSettings(Settings):
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
     precision: Literal["auto", "bf16", "float32"] = "auto"
+    augment: Annotated[tuple[AnyLabelKeepingAugmentation, ...], Field(strict=False)] = ()
+    copies: Positive = 1
     metric: Literal["accuracy", "macro_f1"] = "accuracy"
     patience: Positive | None = 2
 
@@ -178,19 +186,70 @@ class StudentSettings(Settings):
     """The small model.
 
     Attributes:
-        layers: How many layers of the teacher to keep, or which, counted from 0.
-        model: Another backbone instead, named as `BackboneSettings.model`.
+        layers: How many layers to keep, or which, counted from 0; null for all.
+        model: The backbone that they are taken from, named as `BackboneSettings.model`; null for
+            the teacher itself.
+        choose: Which layers a number stands for: evenly spread ones, or those without which the
+            last states change most on training texts.
+        feed_forward: Neurons that each layer's feed-forward part keeps, the most important ones;
+            null for all.
+        heads: Attention heads that each layer keeps, likewise.
+        vocabulary: Tokens to keep besides those of the texts that are learnt from and single
+            characters, the most frequent ones; null for all.
         train_embeddings: Whether the student's embeddings learn too.
     """
 
     layers: Positive | Annotated[tuple[int, ...], Field(strict=False, min_length=1)] | None = None
     model: str | None = None
+    choose: Literal["spread", "importance"] = "spread"
+    feed_forward: Positive | None = None
+    heads: Positive | None = None
+    vocabulary: Annotated[int, Field(ge=0)] | None = None
     train_embeddings: bool = False
 
+
+class ImitateSettings(Settings):
+    """A stage before the task: the student learns to compute what a larger encoder computes.
+
+    Its outcome is kept beside the downloaded assets and found again by everything that it depends
+    on, so that a second run with the same parent, text and settings starts from it at once.
+
+    Attributes:
+        parent: Whom the student imitates: the pretrained backbone that it is cut from, or the
+            teacher, which knows the task.
+        text: Plain text: a file, or a data set by name.
+        rows: How many of its texts are read, drawn by the seed; null for all.
+        own: How many times the training texts are read beside them.
+        objectives: The terms of the loss; only what can be asked of an encoder.
+        train: The training.
+    """
+
+    parent: Literal["backbone", "teacher"] = "backbone"
+    text: str = "plain-text"
+    rows: Positive | None = None
+    own: Annotated[int, Field(ge=0)] = 1
+    objectives: Objectives = (Hidden(map="last"),)
+    train: TrainSettings = TrainSettings(epochs=1, learning_rate=5e-4)
+
     @model_validator(mode="after")
-    def _one_origin(self) -> StudentSettings:
-        if (self.layers is None) == (self.model is None):
-            raise ValueError("give either layers (cut from the teacher) or model (by name)")
+    def _all_is_read(self) -> ImitateSettings:
+        for name in ("augment", "copies", "metric", "patience"):
+            if getattr(self.train, name) != TrainSettings.model_fields[name].default:
+                raise ValueError(
+                    f"train.{name} has no effect in an imitation, which reads its texts as they "
+                    "are, to the end. Leave it out"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _no_labels(self) -> ImitateSettings:
+        for objective in self.objectives:
+            if not objective.needs or "logits" in objective.needs:
+                raise ValueError(
+                    f"objective {objectives.name_of(type(objective))} is about answers, and plain "
+                    "text has none: use it in distill.objectives, and here one that compares "
+                    "states, such as hidden"
+                )
         return self
 
 
@@ -200,18 +259,38 @@ class DistillSettings(Settings):
     Attributes:
         student: The small model.
         teacher: Whether the teacher's answers are kept on disk or asked for at every step.
+        teachers: Further teachers that were trained for the same labels: folders of models, such
+            as ``merged`` of other runs, or ``hub:owner/name``.
+        combine: How several teachers become one: the mean of their probabilities, the mean
+            weighted by their skill on validation rows, or for each text the best of them.
+        folds: Into how many parts the training rows are split, so that each part is answered by a
+            teacher that learnt from the others only; null to ask the one teacher that saw them all.
+        calibrate: Whether the teacher's logits are divided by a temperature that is fitted on
+            validation rows.
+        text: Further texts without labels, which the teacher answers: a file, or a data set by
+            name. What validation or test rows say is taken out of it.
+        augment: Ways to make new texts of the training texts, which the teacher answers.
+        copies: New texts for each training text.
+        imitate: A stage before; null for none.
         objectives: The terms of the loss.
         train: The student's training.
+        alone: How long the student without a teacher learns: for as many epochs as the student, or
+            until it has read as much as the student has, earlier stages included.
     """
 
     student: StudentSettings = StudentSettings(layers=3)
     teacher: Literal["cached", "live"] = "cached"
-    objectives: Annotated[tuple[AnyObjective, ...], Field(strict=False, min_length=1)] = (
-        KullbackLeibler(),
-        Hidden(),
-        CrossEntropy(),
-    )
+    teachers: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    combine: Literal["mean", "skill", "choice"] = "mean"
+    folds: Annotated[int, Field(ge=2)] | None = None
+    calibrate: bool = False
+    text: str | None = None
+    augment: Annotated[tuple[AnyAugmentation, ...], Field(strict=False)] = ()
+    copies: Positive = 4
+    imitate: ImitateSettings | None = None
+    objectives: Objectives = (KullbackLeibler(), Hidden(), CrossEntropy())
     train: TrainSettings = TrainSettings(epochs=5, learning_rate=3e-4)
+    alone: Literal["epochs", "reading"] = "epochs"
 
 
 class ExportSettings(Settings):
@@ -248,7 +327,8 @@ class Recipe(Settings):
         phases: How the rows part into phases that are learned one after another; null to learn
             all at once.
         backbone: The pretrained encoder.
-        strategy: How the encoder learns.
+        strategy: How the encoder learns; null if the backbone is a classifier that has learnt
+            the task already.
         train: The teacher's training.
         merge: How the adapter becomes plain weights.
         distill: How the student learns.
@@ -266,7 +346,7 @@ class Recipe(Settings):
     data: DataSettings
     phases: PhasesSettings | None = None
     backbone: BackboneSettings = BackboneSettings()
-    strategy: AnyStrategy
+    strategy: AnyStrategy | None
     train: TrainSettings = TrainSettings()
     merge: MergeSettings = MergeSettings()
     distill: DistillSettings = DistillSettings()
@@ -280,12 +360,36 @@ class Recipe(Settings):
 
     @model_validator(mode="after")
     def _possible(self) -> Recipe:
-        if self.strategy.needs_float_weights and self.backbone.quantization != "none":
+        if self.strategy is None:
+            if self.backbone.quantization != "none" or self.phases is not None:
+                raise ValueError(
+                    "strategy: null takes the classifier backbone.model as it is; set "
+                    "backbone.quantization=none and leave phases out"
+                )
+        elif self.strategy.needs_float_weights and self.backbone.quantization != "none":
             name = strategies.name_of(type(self.strategy))
             raise ValueError(
                 f"strategy {name} trains the weights themselves, which "
                 f"backbone.quantization={self.backbone.quantization} freezes; set "
                 "backbone.quantization=none, or choose a strategy such as lora"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _folds_learn(self) -> Recipe:
+        if self.distill.folds is not None and (self.strategy is None or self.phases is not None):
+            raise ValueError(
+                "distill.folds trains a teacher for each fold as the recipe's own is trained, all "
+                "rows at once: it needs a strategy, and no phases. Leave it out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _phases_as_they_are(self) -> Recipe:
+        if self.phases is not None and self.train.augment:
+            raise ValueError(
+                "train.augment is for rows that are learnt all at once: what is made of the rows "
+                "of a phase would not count as kept. Leave it out, or leave phases out"
             )
         return self
 

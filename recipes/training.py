@@ -25,10 +25,12 @@ from transformers import (
     TrainerCallback,
     TrainingArguments,
 )
+from transformers.trainer_utils import IntervalStrategy
 
 from adapters.hardware import Hardware
 from adapters.strategy import Strategy, call
 from adapters.training import PartTrainer, callbacks_of, last_checkpoint
+from distill.learner import Learner
 from recipes.console import say
 from recipes.memory import peak_memory, reset_peak_memory
 from recipes.recipe import TrainSettings
@@ -157,7 +159,7 @@ def fit(
     Args:
         module: Answers a collated batch with ``loss`` and ``logits``; see `Classifier`.
         train: Examples to learn from.
-        validation: Examples that pick the best epoch.
+        validation: Examples that pick the best epoch; none to keep the last.
         title: What progress lines call this training.
         folder: Where checkpoints go. If it holds some, training goes on from the last whole one.
         settings: Epochs, rates and so on.
@@ -171,13 +173,17 @@ def fit(
     precision = hardware.bf16_for(settings.precision, allow_fallback)
     speed = _Speed(sum(len(row["input_ids"]) for row in train), hardware.device)
     callbacks: list[TrainerCallback] = [_Progress(title, settings.metric), speed]
-    if settings.patience is not None:
+    if isinstance(module, Learner):
+        callbacks.append(_Clock(module))
+    if settings.patience is not None and validation:
         callbacks.append(EarlyStoppingCallback(settings.patience))
     inner: Any = getattr(module, "model", module)
     switches = callbacks_of(strategy, inner) if strategy is not None else ()
     arguments = _arguments(folder, settings, hardware, precision, seed, steps=len(train))
-    # A switch that turns weights off for a while leaves them without a gradient.
-    arguments.ddp_find_unused_parameters = bool(switches)
+    if not validation:
+        arguments.eval_strategy, arguments.load_best_model_at_end = IntervalStrategy.NO, False
+    # What is switched off for a while leaves weights without a gradient.
+    arguments.ddp_find_unused_parameters = bool(switches) or _comes_and_goes(module)
     trainer = _Trainer(
         model=module,
         args=arguments,
@@ -226,9 +232,9 @@ def fit_adapter(
     """
     recipe = work.recipe
     penalty = None
-    if type(recipe.strategy).penalty is not Strategy.penalty:
+    if type(work.strategy).penalty is not Strategy.penalty:
         kept = {name: t.to(work.hardware.device) for name, t in (memory or {}).items()}
-        penalty = partial(_penalty, recipe.strategy, kept)
+        penalty = partial(_penalty, work.strategy, kept)
     return fit(
         Classifier(model, work.task, penalty, absent),
         train,
@@ -241,7 +247,7 @@ def fit_adapter(
         hardware=work.hardware,
         allow_fallback=recipe.allow_fallback,
         seed=recipe.seed,
-        strategy=recipe.strategy,
+        strategy=work.strategy,
     )
 
 
@@ -344,6 +350,22 @@ class _Speed(TrainerCallback):  # type: ignore[misc, unused-ignore]
         self.peak_memory_bytes = peak_memory(self._device)
 
 
+def _comes_and_goes(module: nn.Module) -> bool:
+    """Tell whether a term of the loss counts for a part of the training only."""
+    terms = module.objectives if isinstance(module, Learner) else ()
+    return any(term.since > 0 or term.until < 1 for term in terms)
+
+
+class _Clock(TrainerCallback):  # type: ignore[misc, unused-ignore]
+    """Tells a learner how much of its training is done."""
+
+    def __init__(self, learner: Learner) -> None:
+        self._learner = learner
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._learner.progress = state.global_step / state.max_steps
+
+
 class _Progress(TrainerCallback):  # type: ignore[misc, unused-ignore]
     """A bar on a terminal, and one line an epoch anywhere."""
 
@@ -378,6 +400,11 @@ class _Progress(TrainerCallback):  # type: ignore[misc, unused-ignore]
             f"  {self.title}: epoch {state.epoch:.0f} of {args.num_train_epochs:.0f}, "
             f"loss {self.loss:.3f}, validation {self.metric} {value:.4f}"
         )
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if not control.should_evaluate:
+            epochs = f"{state.epoch:.0f} of {args.num_train_epochs:.0f}"
+            say(f"  {self.title}: epoch {epochs}, loss {self.loss:.3f}")
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if self.bar is not None:

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapters.backbone import Quantization, load_backbone
+from adapters.classifier import load_classifier
 from adapters.hardware import Hardware
+from adapters.strategy import Strategy
 from recipes import assets
 from recipes.errors import RecipeError
 from recipes.ledger import Ledger
@@ -57,6 +59,12 @@ class Workspace:
         """The rows, split."""
         return self.task.read(self.recipe.data, self.recipe.phases, offline=self.offline)
 
+    @property
+    def strategy(self) -> Strategy:
+        """How the backbone learns; for runs in which it does."""
+        assert self.recipe.strategy is not None
+        return self.recipe.strategy
+
     @cached_property
     def backbone(self) -> assets.Asset:
         """The backbone's files."""
@@ -72,10 +80,12 @@ class Workspace:
         """Length in tokens at which a text is cut, for teacher and student alike.
 
         Raises:
-            RecipeError: The recipe asks for more than the backbone or the student can take.
+            RecipeError: The recipe asks for more than the backbone, the student or a further
+                teacher can take.
         """
+        distill = self.recipe.distill
         folders = {self.recipe.backbone.model: self.backbone.path}
-        if name := self.recipe.distill.student.model:
+        for name in filter(None, (distill.student.model, *distill.teachers)):
             folders[name] = assets.resolve(name, "model", offline=self.offline).path
         limits = {name: _length_limit(path) for name, path in folders.items()}
         tightest = min(limits, key=lambda name: limits[name])
@@ -124,6 +134,14 @@ class Workspace:
             seed=recipe.seed,
         )
 
+    def load_taught(self) -> PreTrainedModel:
+        """Load the backbone as the finished classifier that it is in a run without a strategy.
+
+        Raises:
+            AdapterError: It is none, or was trained for other labels.
+        """
+        return load_classifier(self.backbone.path, self.rows.labels, device=self.hardware.device)
+
     def examples(self, split: str, tokenizer: PreTrainedTokenizerBase) -> list[dict[str, Any]]:
         """Return a split's rows as examples, in their order."""
         rows = getattr(self.rows, split)
@@ -143,13 +161,17 @@ class Workspace:
         return missing
 
     def save_logits(self, name: str, logits: Mapping[str, np.ndarray]) -> None:
-        """Keep an artefact's logits by split, ``[rows, classes]``, for what is compared with it."""
+        """Keep an artefact's logits by split, ``[rows, classes]``, for what is compared with it.
+
+        The label ids lie beside them (``test_labels``): the file can be judged without the data.
+        """
         import numpy as np
 
         folder = self.folder / "predictions"
         folder.mkdir(exist_ok=True)
+        labels = {f"{split}_labels": np.array(getattr(self.rows, split).labels) for split in logits}
         # A dict whose keys are only known here does not fit numpy's stub, which also has keywords.
-        np.savez(folder / f"{name}.npz", **dict(logits))  # type: ignore[arg-type, unused-ignore]
+        np.savez(folder / f"{name}.npz", **logits, **labels)  # type: ignore[arg-type, unused-ignore]
 
     def logits(self, name: str) -> dict[str, np.ndarray]:
         """Return what `save_logits` kept."""

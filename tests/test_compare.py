@@ -18,14 +18,17 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import IO, Any
 
+import numpy as np
 import pytest
 import tiny
 
 from recipes.cells import Cell, make_cells
 from recipes.compare import main
 from recipes.errors import RecipeError
-from recipes.ledger import Ledger, Row
+from recipes.ledger import TIMINGS, Ledger, Row
 from recipes.pipeline import PROGRESS
+from recipes.reading import read_recipe
+from recipes.reporting.bootstrap import Gain
 from recipes.reporting.comparison import (
     Comparison,
     Outcome,
@@ -36,6 +39,8 @@ from recipes.reporting.comparison import (
     write_comparison,
 )
 from recipes.reporting.comparison_chart import comparison_chart
+from recipes.reporting.comparison_students import gain_of
+from recipes.reuse import same_teacher, take_teacher
 from recipes.run import main as run
 
 Make = Callable[[str], Path]
@@ -339,6 +344,141 @@ def test_a_run_stopped_by_to_goes_on(
     assert after == [*before, "student", "student-alone"]
 
 
+LESSONS = "distill.train.learning_rate=1e-3,5e-3"
+
+
+@pytest.fixture(scope="module")
+def taught(common: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Return the folder of a comparison of two ways to teach, and what the command said."""
+    out, said = tmp_path_factory.mktemp("taught") / "out", io.StringIO()
+    given = ["lora_cls", LESSONS, *common, "--to", "distill", "--seeds", "0,1", "--out", str(out)]
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(said):
+        patch.setattr("recipes.child.Popen", InProcess)
+        assert main(given) == 0
+    return out, said.getvalue()
+
+
+def test_students_are_compared(taught: tuple[Path, str]) -> None:
+    out, _ = taught
+    for cell in written(out)["cells"]:
+        ledgers = [Ledger(out / run["folder"] / "ledger.json") for run in cell["runs"]]
+        for name, short in (("student", "student"), ("student-alone", "alone")):
+            rows = [ledger[name] for ledger in ledgers]
+            mean = cell["mean"]
+            assert mean[f"{short}_test_accuracy"] == fmean(r.metrics["accuracy"] for r in rows)
+            valid = [row.validation["accuracy"] for row in rows]
+            assert mean[f"{short}_validation_accuracy"] == fmean(valid)
+            assert mean[f"{short}_seconds"] == fmean(row.seconds for row in rows)
+            assert mean[f"{short}_tokens"] == rows[0].tokens_read > 0
+        gain = cell["gain"]
+        difference = mean["student_test_accuracy"] - mean["alone_test_accuracy"]
+        assert gain["mean"] == pytest.approx(difference)
+        assert gain["low"] <= gain["mean"] <= gain["high"]
+        assert (gain["rows"], gain["seeds"]) == (ledgers[0]["student"].examples, 2)
+    best = max(written(out)["cells"], key=lambda c: c["mean"]["student_validation_accuracy"])
+    assert written(out)["best"] == best["label"]
+    text = (out / "comparison.md").read_text()
+    assert "| student valid. | alone valid. | student test | alone test | gain |" in text
+    assert "over test rows and seeds" in text
+
+
+def test_the_same_teacher_is_trained_once(taught: tuple[Path, str]) -> None:
+    out, said = taught
+    first, second = (cell["label"] for cell in written(out)["cells"])
+    for seed in (0, 1):
+        assert f"{second}, seed {seed}: teacher of {first}, seed {seed}, used again" in said
+        log = (out / second / f"seed-{seed}.log").read_text()
+        assert "merge: done before" in log
+        assert "distill: done before" not in log
+    assert said.count("used again") == 2
+    weights = "merged/model.safetensors"
+    one, other = ((out / cell / "seed-0" / weights).stat() for cell in (first, second))
+    assert one.st_ino == other.st_ino
+    models = [path.read_bytes() for path in out.glob("*/*/student/model.safetensors")]
+    assert len(models) == len(set(models)) == 4
+
+
+def facts(folder: Path) -> list[dict[str, Any]]:
+    """Return what a run measured, timings aside."""
+    rows = Ledger(folder / "ledger.json").plain()
+    return [{key: value for key, value in row.items() if key not in TIMINGS} for row in rows]
+
+
+def test_a_run_with_a_used_teacher_is_the_same_as_one_of_its_own(
+    taught: tuple[Path, str], common: list[str], tmp_path: Path
+) -> None:
+    compared = taught[0] / "learning_rate=5e-3" / "seed-1"
+    given = ["lora_cls", *common, "distill.train.learning_rate=5e-3", "seed=1", "--to", "distill"]
+    assert run([*given, "--out", str(tmp_path / "own")]) == 0
+    assert facts(tmp_path / "own") == facts(compared)
+    for name in ("recipe.yaml", "progress.json", "student/model.safetensors"):
+        assert (tmp_path / "own" / name).read_bytes() == (compared / name).read_bytes()
+    for part in ("predictions", "curves"):
+        names = {path.name for path in (tmp_path / "own" / part).iterdir()}
+        assert names == {path.name for path in (compared / part).iterdir()}
+
+
+def test_what_changes_the_teacher_is_not_shared() -> None:
+    def teachers_agree(*overrides: str, base: str = "seed=0") -> bool:
+        one, other = (read_recipe("lora_cls", [base, *more], []) for more in ((), overrides))
+        return same_teacher(one, other)
+
+    assert teachers_agree(
+        "distill.student.layers=2", "distill.train.epochs=9", "export.optimize=none"
+    )
+    assert not teachers_agree("seed=1")
+    assert not teachers_agree("strategy.rank=3")
+    assert not teachers_agree("merge.into=dequantized")
+    assert not teachers_agree("distill.train.precision=bf16")
+    model = "distill.student.model=mpnet-base"
+    assert not teachers_agree(model)  # it may take shorter texts only
+    assert teachers_agree(model, base="data.max_length=64")
+
+
+def test_an_interrupted_start_leaves_no_run(
+    taught: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where links are not possible either, files are copied."""
+    other, folder = taught[0] / "learning_rate=1e-3" / "seed-0", tmp_path / "cell" / "seed-0"
+    before = facts(other)
+    recipe = read_recipe(str(other / "recipe.yaml"), ["distill.train.epochs=7"], [])
+    copied = 0
+
+    def interrupted(source: str, target: str) -> None:
+        nonlocal copied
+        copied += 1
+        if copied == 3:
+            raise KeyboardInterrupt
+        raise OSError("no links here")
+
+    monkeypatch.setattr("recipes.reuse.os.link", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        take_teacher(other, folder, recipe)
+    assert not folder.exists()
+    take_teacher(other, folder, recipe)
+    assert [path.name for path in folder.parent.iterdir()] == ["seed-0"]
+    assert _finished(folder) == ["baseline", "finetune", "merge"]
+    names = ["majority", "tfidf-logreg", "frozen-logreg", "teacher", "merged"]
+    assert facts(folder) == [row for row in before if row["name"] in names]
+    assert {path.stem for path in (folder / "predictions").iterdir()} == set(names)
+    assert not (folder / "student").exists()
+    assert read_recipe(str(folder / "recipe.yaml"), [], []) == recipe
+    weights = [path / "merged/model.safetensors" for path in (other, folder)]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+    assert weights[0].stat().st_ino != weights[1].stat().st_ino
+    assert facts(other) == before
+
+
+def test_predictions_without_labels_give_no_interval(tmp_path: Path) -> None:
+    (tmp_path / "predictions").mkdir()
+    for name in ("student", "student-alone"):
+        np.savez(tmp_path / "predictions" / f"{name}.npz", test=np.eye(3))
+    assert gain_of([tmp_path]) is None
+    found = Result("old", (), [outcome(0, gain=0.01, student_validation_accuracy=0.5)])
+    said = legend(Comparison("r", [found], {}))
+    assert any("No interval for old" in line for line in said)
+
+
 def outcome(seed: int, **found: float) -> Outcome:
     given = {"validation_accuracy": 0.9, "test_accuracy": 0.8, "macro_f1": 0.7, "seconds": 1.0}
     return Outcome(seed, f"a/seed-{seed}", {**given, "trainable_share": 0.01, **found})
@@ -409,6 +549,20 @@ def test_the_picture_has_a_panel_for_each_measured_figure() -> None:
         "peak memory": ["2.50"],
         "labels kept by merging": ["98.00%"],
     }
+
+
+def test_the_picture_shows_what_students_gain() -> None:
+    students = {
+        "student_test_accuracy": 0.8, "alone_test_accuracy": 0.7, "gain": 0.1,
+        "teacher_share": 1.02, "student_seconds": 10.0, "alone_seconds": 20.0,
+    }  # fmt: skip
+    cells = [outcome(0, **students)]
+    shown = drawn(Result("a", (), cells, Gain(0.1, -0.01, 0.2, 9, 1)), Result("b", (), cells))
+    assert shown["gain of student over alone"] == ["+10.0", "+10.0"]
+    assert shown["student's share of the teacher's accuracy"] == ["102.0%", "102.0%"]
+    assert shown["seconds of both students"] == ["10", "10", "20", "20"]
+    assert "accuracy of the teacher" in shown
+    assert not any("tokens" in title for title in shown)
 
 
 def test_the_ends_of_long_names_are_drawn() -> None:

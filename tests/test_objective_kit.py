@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -13,8 +14,9 @@ from pydantic import ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from distill import DistillError, Objective, objectives
-from distill.objectives import CrossEntropy, Hidden, KullbackLeibler
+from distill import DistillError, Objective, Outputs, objectives
+from distill.builtin.prediction import CrossEntropy, KullbackLeibler
+from distill.builtin.states import Hidden
 from distill.testing import CHECKS, ConformanceError, check_objective
 
 BUILT_IN = [cls for _, cls in objectives if cls.__module__.startswith("distill")]
@@ -155,10 +157,18 @@ class Named(CrossEntropy):
     name: str = "x"
 
 
+with warnings.catch_warnings(action="ignore"):  # pydantic sees it too, and only says so
+
+    class Covering(CrossEntropy):
+        """Its field takes the place of a method."""
+
+        factor: float = 1.0  # type: ignore[assignment]
+
+
 class Unreadable(CrossEntropy):
     """Is written as a list and read as a tuple."""
 
-    layers: tuple[int, ...] = (1, 2)
+    scales: tuple[int, ...] = (1, 2)
 
 
 class Greedy(KullbackLeibler):
@@ -315,6 +325,29 @@ class Backwards(CrossEntropy):
         return 2 * value.detach() - value
 
 
+class Halved(KullbackLeibler):
+    """Rounds what the student says to half precision, whose digits a small step does not move."""
+
+    def loss(self, student: Any, *given: Any) -> Any:
+        rounded = student.logits.half().to(student.logits.dtype)
+        return super().loss(Outputs(rounded), *given)
+
+
+class Cancelling(KullbackLeibler):
+    """Loses most of its digits in a sum with a large number."""
+
+    def loss(self, student: Any, *given: Any) -> Any:
+        shifted = (student.logits + 1e4) - 1e4
+        return super().loss(Outputs(shifted), *given)
+
+
+class Single(CrossEntropy):
+    """Falls back to single precision, whatever it is given."""
+
+    def loss(self, *given: Any) -> Any:
+        return super().loss(*given).float()
+
+
 class Unmasked(Hidden):
     """Averages over padding too."""
 
@@ -412,9 +445,10 @@ CALLS = {*CHECKS} - {"class", "fields", "recipe", "parts"}
         (Untyped, "fields", "takes extra=Ellipsis", ()),
         (Boundless, "fields", "takes weight=0.0", ()),
         (Named, "fields", "a field name", ()),
+        (Covering, "fields", "a field factor", ("learner",)),
         (Unreadable, "recipe", "needs Field(strict=False)", ()),
-        (Greedy, "needs", "frozenset of hidden, logits", ()),
-        (Spelled, "needs", "`needs` is 'logits'", ()),
+        (Greedy, "needs", "frozenset of attention, embeddings", ("learner",)),
+        (Spelled, "needs", "`needs` is 'logits'", ("learner", "cache")),
         (Undeclared, "needs", "reads teacher.logits", ()),
         (Peeking, "needs", "reads student.hidden", ()),
         (Orphan, "needs", "there may be no teacher", ("learner",)),
@@ -426,19 +460,22 @@ CALLS = {*CHECKS} - {"class", "fields", "recipe", "parts"}
             CALLS - {"needs", "pairs", "imitation", "inputs", "cache"},
         ),
         (Constant, "loss", "no gradient reaches", ("descent", "learner")),
-        (Infinite, "loss", "the loss is inf", ("tokens", "descent", "learner")),
-        (Steep, "loss", "gradient is not finite", ("descent", "learner")),
+        (Infinite, "loss", "the loss is inf", ("tokens", "descent", "reference", "learner")),
+        (Steep, "loss", "gradient is not finite", ("descent", "reference", "learner")),
         (Listing, "parts", "returned list", ("pairs",)),
         (Crashing, "parts", "stopped with AssertionError", ("pairs",)),
         (Curt, "parts", "'Widths!'", ()),
         (Unwilling, "parts", "Accept a student", CALLS - {"pairs", "tokens"}),
-        (Narrow, "pairs", "teacher_width=12", ()),
+        (Narrow, "pairs", "teacher_width=36", ()),
         (TwoLayers, "pairs", "layer_map=(5,)", ()),
         (Idle, "pairs", "no gradient reaches weight", ()),
         (Wordy, "tokens", "with other tokens", ()),
         (Contrary, "imitation", "Look for a sign", ()),
         (Rooted, "imitation", "gradient's norm", ()),
-        (Backwards, "descent", "20 steps", ("learner",)),
+        (Backwards, "descent", "20 steps", ("reference", "learner")),
+        (Halved, "reference", "half()", ()),
+        (Cancelling, "reference", "in float32 is", ()),
+        (Single, "reference", "from float64 it made torch.float32", ()),
         (Unmasked, "padding", "padded by 3", ("cache",)),
         (Longer, "padding", "padded by 3", ()),
         (First, "order", "in another order", ()),

@@ -17,7 +17,7 @@ import tiny
 
 from adapters import strategies
 from adapters.registry import RegistryError
-from distill.objectives import objectives
+from distill import objectives
 from recipes import list as lists
 from recipes import run
 from recipes.plugins import load_plugins

@@ -29,6 +29,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("a.csv", "t.csv", "v.csv"):
         (tmp_path / name).touch()
+    (tmp_path / "my_classifier").mkdir()  # the shipped distill_only names it
 
 
 def test_numbers_and_words_are_what_they_look_like() -> None:
@@ -64,6 +65,18 @@ def test_a_bare_name_stands_for_the_defaults() -> None:
     assert changed("strategy=lora", "strategy.rank=16") == []
 
 
+def test_paths_of_texts_and_teachers_are_made_absolute(tmp_path: Path) -> None:
+    (tmp_path / "more.txt").touch()
+    (tmp_path / "runs" / "one").mkdir(parents=True)
+    recipe = read_recipe(
+        "lora_cls",
+        ["distill.text=more.txt", "distill.imitate.text=more.txt", "distill.teachers=[runs/one]"],
+    )
+    assert recipe.distill.imitate is not None
+    assert recipe.distill.text == recipe.distill.imitate.text == str(tmp_path / "more.txt")
+    assert recipe.distill.teachers == (str(tmp_path / "runs" / "one"),)
+
+
 def test_extends_lays_one_file_over_another(tmp_path: Path) -> None:
     (tmp_path / "base.yaml").write_text("extends: lora_cls\ntrain: {epochs: 9}\n")
     child = tmp_path / "child.yaml"
@@ -80,13 +93,29 @@ def test_extends_lays_one_file_over_another(tmp_path: Path) -> None:
         ("train.epochs=x", "train.epochs='x' should be a valid integer"),
         ("train.epochs=1.5", "train.epochs=1.5 should be a valid integer"),
         ("train.epochs=0", "train.epochs=0 should be greater than or equal to 1"),
-        ("train=3", "should be a section with the keys batch_size"),
+        ("train=3", "should be a section with the keys augment, batch_size"),
         ("strategy.rnk=3", "did you mean 'rank'"),
         ("strategy.rank=0", "rank=0 should be greater"),
         ("strategy.name=lorra", "Did you mean 'lora'"),
         ("distill.objectives=[{name: kl, temprature: 3}]", "did you mean 'temperature'"),
         ("distill.objectives=[{nme: kl}]", "needs a name"),
         ("distill.objectives=[]", "distill.objectives"),
+        ("distill.objectives=[{name: kl, since: 0.5, until: 0.5}]", "has to be less than until"),
+        ("distill.objectives=[{name: kl, schedule: faling}]", "schedule"),
+        ("distill.objectives=[{name: hidden, map: []}]", "map"),
+        ("distill.folds=1", "distill.folds=1 should be greater than or equal to 2"),
+        ("distill.combine=best", "should be 'mean', 'skill' or 'choice'"),
+        ("distill.student.vocabulary=-1", "should be greater than or equal to 0"),
+        ("distill.student.choose=random", "should be 'spread' or 'importance'"),
+        ("distill.text=missing.txt", "missing.txt"),
+        ("distill.text=plain-txt", "Did you mean 'plain-text'"),
+        ("distill.teachers=[trec]", "is a data set"),
+        ("distill.augment=[swapp]", "Did you mean 'swap'"),
+        ("distill.imitate={text: minilm-l6}", "is a model"),
+        ("distill.imitate={objectives: [kl]}", "is about answers, and plain text has none"),
+        ("distill.imitate={objectives: [ce]}", "is about answers, and plain text has none"),
+        ("train.augment=[splice]", "move it to distill.augment"),
+        ("strategy=null", "set backbone.quantization=none"),
         ("backbone.quantization=nf5", "should be 'nf4', 'int8' or 'none'"),
         ("strategy.name=full", "backbone.quantization=none"),
         ("data.test=t.csv", "go with train"),
@@ -99,6 +128,7 @@ def test_extends_lays_one_file_over_another(tmp_path: Path) -> None:
         ("backbone.model=minilm-l7", "Did you mean 'minilm-l6'"),
         ("backbone.model=trec", "is a data set"),
         ("data.train=b.csv", "b.csv"),
+        ("distill.imitate={train: {metric: macro_f1}}", "train.metric has no effect"),
         ("data.train=~nobody/b.csv", "b.csv"),
         ("epochs", "is not an override"),
         ("=3", "is not an override"),

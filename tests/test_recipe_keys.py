@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny
 import torch
+from tiny_work import wordy
 
+from adapters.backbone import load_backbone
 from adapters.hardware import Hardware, inspect_hardware
 from adapters.strategy import learned_state, prepare
 from recipes import training
+from recipes.ledger import Row
 from recipes.reading import plain, read_recipe
 from recipes.recipe import Recipe
 from recipes.stages import STAGES, quantize
@@ -48,14 +52,26 @@ class Bench:
             "distill.student.layers=2",
             "threads=1",
         ]
+        (folder / "plain.txt").write_text("".join(f"{text} plain\n" for text, _ in rows[:30]))
+        (folder / "more.txt").write_text("".join(f"{text} more\n" for text, _ in rows[:40]))
+        second = load_backbone(backbone, tiny.LABELS, seed=1)
+        second.save_pretrained(folder / "second")
+        tiny.tokenizer().save_pretrained(folder / "second")
+        wordy(folder / "wordy", 9)
+        self.seen: dict[tuple[Probe, tuple[str, ...]], Any] = {}
         self.trained = folder / "trained"
         work = self.work(self.recipe(), self.trained)
         for stage in STAGES[1:3]:
             stage.run(work)
-        self.exported = folder / "exported"
-        shutil.copytree(self.trained, self.exported)
+
+    @cached_property
+    def exported(self) -> Path:
+        """The run that has been exported too."""
+        exported = self.folder / "exported"
+        shutil.copytree(self.trained, exported)
         for stage in STAGES[3:5]:
-            stage.run(self.work(self.recipe(), self.exported))
+            stage.run(self.work(self.recipe(), exported))
+        return exported
 
     def recipe(self, *overrides: str) -> Recipe:
         filled = [
@@ -164,20 +180,75 @@ def merged(bench: Bench, recipe: Recipe) -> Any:
     return bench.after(recipe, "merge").logits("merged")["test"].tolist()
 
 
-def student(bench: Bench, recipe: Recipe) -> Any:
-    work = bench.after(recipe, "distill")
-    row = work.ledger["student"]
-    return row.parameters, row.trainable_parameters, work.logits("student")["test"].tolist()
+def given(bench: Bench, recipe: Recipe, module: str) -> Any:
+    """Return what a training of the stage ``distill`` is given, and train nothing."""
+    told: list[Any] = []
+
+    def record(learner: Any, train: Any, validation: Any, **given: Any) -> None:
+        texts = [row["texts"] for row in train]
+        batch = given["collate"](sorted(train, key=lambda row: row["texts"])[:16])
+        learner.train()
+        losses = []
+        for learner.progress in (0.25, 0.75):
+            torch.manual_seed(0)
+            losses.append(float(learner(**batch)["loss"]))
+        shapes = [(n, tuple(p.shape), p.requires_grad) for n, p in learner.named_parameters()]
+        rates = sorted({m.p for m in learner.modules() if isinstance(m, torch.nn.Dropout)})
+        told.extend((shapes, texts, losses, rates, given["settings"]))
+        raise StopError
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("POTSTILL_CACHE", str(bench.folder / "cache"))
+        patch.setattr("recipes.folds.fit_adapter", lambda *_, **__: None)
+        patch.setattr(f"recipes.{module}.fit", record)
+        with pytest.raises(StopError):
+            bench.after(recipe, "distill")
+    return told
+
+
+def lesson(bench: Bench, recipe: Recipe) -> Any:
+    return given(bench, recipe, "stages.distill")
+
+
+def imitation(bench: Bench, recipe: Recipe) -> Any:
+    return given(bench, recipe, "imitation")
+
+
+def alone(bench: Bench, recipe: Recipe) -> Any:
+    """Return what the student without a teacher is given."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("recipes.ledger.Ledger.__contains__", lambda _, name: name == "student")
+        return lesson(bench, recipe)
+
+
+def taught_rows(bench: Bench, recipe: Recipe) -> Any:
+    """Return the rows that the teacher learns from."""
+    told: list[Any] = []
+
+    def record(work: Workspace, model: Any, train: Any, *_: Any, **__: Any) -> None:
+        told.extend(row["texts"] for row in train)
+        raise StopError
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("recipes.stages.finetune.fit_adapter", record)
+        with pytest.raises(StopError):
+            bench.untrained(recipe, "finetune")
+    return told
 
 
 def cached(bench: Bench, recipe: Recipe) -> Any:
+    from recipes import teachers
+
     used: list[str] = []
+
+    class Recorded(teachers.CachedTeacher):
+        def __init__(self, *arguments: Any) -> None:
+            used.append("cache")
+            super().__init__(*arguments)
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("recipes.stages.distill.CachedTeacher", lambda *_: used.append("cache"))
-        try:
-            bench.after(recipe, "distill")
-        except TypeError:  # the stand-in cannot be asked
-            return used
+        patch.setattr("recipes.teachers.CachedTeacher", Recorded)
+        lesson(bench, recipe)
     return used
 
 
@@ -190,8 +261,6 @@ def graph(bench: Bench, recipe: Recipe) -> Any:
 
 def verdict(bench: Bench, recipe: Recipe) -> Any:
     work = bench.work(recipe, bench.folder / "verdict")
-    from recipes.ledger import Row
-
     for name, score in (("student-onnx", 0.9), ("student-int8", 0.85)):
         work.ledger.put(
             Row(
@@ -229,6 +298,22 @@ class OtherTask(TextClassification):
     """Another task."""
 
 
+def chosen(bench: Bench, recipe: Recipe) -> Any:
+    """Return which layers the student keeps, where any but the last one count little."""
+    from recipes.students import make
+
+    work = bench.work(recipe, bench.folder / "chosen")
+    teacher = work.load()
+    weight: torch.Tensor
+    for name, weight in teacher.named_parameters():
+        if ".layer.3." in name and name.endswith("dense.weight"):
+            weight.data.zero_()
+    return make(work, teacher).kept
+
+
+KL = "distill.objectives=[kl]"
+IMITATE = ["distill.imitate.text=DIR/plain.txt"]
+
 #: Key to an override that has to change something, and to where the change is seen.
 KEYS: dict[str, tuple[list[str], Probe]] = {
     "task": (["task=other_task"], task),
@@ -259,16 +344,40 @@ KEYS: dict[str, tuple[list[str], Probe]] = {
     "train.dropout": (["train.dropout=0.3"], dropout),
     "distill.train.dropout": (["distill.train.dropout=0.3"], dropout),
     "merge.into": (["merge.into=dequantized"], merged),
-    "distill.student.layers": (["distill.student.layers=[1, 3]"], student),
-    "distill.student.model": (
-        ["distill.objectives=[ce]", "distill.student.model=OTHER"], student,
+    "train.augment": (["train.augment=[swap]"], taught_rows),
+    "train.copies": (["train.augment=[swap]", "train.copies=3"], taught_rows),
+    "distill.student.layers": (["distill.student.layers=[1, 3]"], lesson),
+    "distill.student.model": (["distill.objectives=[ce]", "distill.student.model=OTHER"], lesson),
+    "distill.student.choose": (
+        ["distill.student.layers=1", "distill.student.choose=importance"], chosen,
     ),
-    "distill.student.train_embeddings": (["distill.student.train_embeddings=true"], student),
+    "distill.student.feed_forward": (["distill.student.feed_forward=8"], lesson),
+    "distill.student.heads": (["distill.student.heads=2"], lesson),
+    "distill.student.vocabulary": (
+        ["distill.objectives=[ce]", "distill.student.model=DIR/wordy",
+         "distill.student.vocabulary=0"], lesson,
+    ),
+    "distill.student.train_embeddings": (["distill.student.train_embeddings=true"], lesson),
     "distill.teacher": (["distill.teacher=live"], cached),
-    "distill.objectives.name": (["distill.objectives=[ce]"], student),
-    "distill.objectives.weight": (["distill.objectives=[{name: kl, weight: 9}, ce]"], student),
-    "distill.objectives.temperature": (
-        ["distill.objectives=[{name: kl, temperature: 9}]"], student,
+    "distill.teachers": ([KL, "distill.teachers=[DIR/second]"], lesson),
+    "distill.combine": (
+        [KL, "distill.teachers=[DIR/second]", "distill.combine=choice"], lesson,
+    ),
+    "distill.folds": ([KL, "distill.folds=2"], lesson),
+    "distill.calibrate": (["distill.calibrate=true"], lesson),
+    "distill.text": (["distill.text=DIR/plain.txt"], lesson),
+    "distill.augment": (["distill.augment=[swap]"], lesson),
+    "distill.copies": (["distill.augment=[swap]", "distill.copies=1"], lesson),
+    "distill.train.augment": (["distill.train.augment=[swap]"], lesson),
+    "distill.train.copies": (["distill.train.augment=[swap]", "distill.train.copies=3"], lesson),
+    "distill.alone": (["distill.augment=[swap]", "distill.alone=reading"], alone),
+    "distill.objectives.name": (["distill.objectives=[ce]"], lesson),
+    "distill.imitate.parent": ([*IMITATE, "distill.imitate.parent=teacher"], imitation),
+    "distill.imitate.text": ([*IMITATE, "distill.imitate.text=DIR/more.txt"], imitation),
+    "distill.imitate.rows": ([*IMITATE, "distill.imitate.rows=7"], imitation),
+    "distill.imitate.own": ([*IMITATE, "distill.imitate.own=0"], imitation),
+    "distill.imitate.objectives.name": (
+        [*IMITATE, "distill.imitate.objectives=[cosine]"], imitation,
     ),
     "export.quantization": (["export.quantization=none"], graph),
     "export.optimize": (["export.optimize=none"], graph),
@@ -280,6 +389,16 @@ KEYS: dict[str, tuple[list[str], Probe]] = {
     "allow_fallback": (["allow_fallback=false"], fallback),
     "plugins": (["plugins=[DIR/plugin.py]"], plugin),
 }  # fmt: skip
+for where, probe in (("distill.objectives", lesson), ("distill.imitate.objectives", imitation)):
+    for field, value in {
+        "weight": "9", "since": "0.5", "until": "0.5", "schedule": "rising", "map": "last",
+    }.items():  # fmt: skip
+        terms = f"{where}=[{{name: hidden, {field}: {value}}}]"
+        before = IMITATE if probe is imitation else []
+        KEYS[f"{where}.{field}"] = ([*before, f"{where}=[hidden]", terms], probe)
+KEYS["distill.objectives.temperature"] = (
+    [KL, "distill.objectives=[{name: kl, temperature: 9}]"], lesson,
+)  # fmt: skip
 for name, value in {
     "epochs": "7", "learning_rate": "1e-5", "batch_size": "5", "warmup": "0.5",
     "weight_decay": "0.5", "max_grad_norm": "9", "precision": "float32", "metric": "macro_f1",
@@ -290,6 +409,14 @@ for name, value in {
         [f"distill.train.{name}={value}"],
         trainer(lambda recipe: recipe.distill.train),
     )
+    # That each of them reaches the Trainer is shown above; here, that imitation hands them on.
+    KEYS[f"distill.imitate.train.{name}"] = (
+        [*IMITATE, f"distill.imitate.train.{name}={value}"], imitation,
+    )  # fmt: skip
+for name, value in {"dropout": "0.3", "augment": "[swap]", "copies": "2"}.items():
+    KEYS[f"distill.imitate.train.{name}"] = (
+        [*IMITATE, f"distill.imitate.train.{name}={value}"], imitation,
+    )  # fmt: skip
 
 
 def leaves(tree: Any, prefix: str = "") -> Iterator[str]:
@@ -304,7 +431,8 @@ def leaves(tree: Any, prefix: str = "") -> Iterator[str]:
 
 
 def test_no_key_is_left_out() -> None:
-    assert set(KEYS) == set(leaves(plain(read_recipe("lora_cls", ["phases.classes=2"]))))
+    everything = read_recipe("lora_cls", ["phases.classes=2", "distill.imitate={}"])
+    assert set(KEYS) == set(leaves(plain(everything)))
 
 
 @pytest.mark.parametrize("key", KEYS)
@@ -316,6 +444,13 @@ def test_the_key_changes_something(bench: Bench, key: str) -> None:
 
 
 def outcome(probe: Probe, bench: Bench, overrides: list[str]) -> Any:
+    known = (probe, tuple(overrides))
+    if known not in bench.seen:
+        bench.seen[known] = _outcome(probe, bench, overrides)
+    return bench.seen[known]
+
+
+def _outcome(probe: Probe, bench: Bench, overrides: list[str]) -> Any:
     try:
         return probe(bench, bench.recipe(*overrides))
     except Exception as error:

@@ -140,7 +140,7 @@ def test_forward_transfer_and_no_memory_are_told(tmp_path: Path) -> None:
 
 
 def test_charts_are_sound_and_nothing_runs(html: str, page: Page) -> None:
-    assert html.count("<svg") == 10
+    assert html.count("<svg") == 11
     assert len(page.ids) == len(set(page.ids))
     named = {target[1:] for target in page.fetched} | set(re.findall(r"url\(#([^)]+)\)", html))
     named |= set(re.findall(r'aria-labelledby="([^"]+)"', html))

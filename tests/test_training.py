@@ -87,6 +87,34 @@ def test_patience_stops_early(tiny_backbone: Make, tmp_path: Path) -> None:
     assert sum("eval_accuracy" in entry for entry in history) == 2
 
 
+def test_without_validation_rows_the_last_epoch_stays(tiny_backbone: Make, tmp_path: Path) -> None:
+    """As in an imitation: nothing is evaluated, every epoch leaves a checkpoint to go on from."""
+    from distill import Pair, objectives
+    from distill.learner import Learner
+
+    task, tokenizer = tasks.get("text_classification")(), tiny.tokenizer()
+    texts, labels = zip(*tiny.rows(64), strict=True)
+    split = Split(texts, [tiny.LABELS.index(label) for label in labels])
+    model = load_backbone(tiny_backbone("bert"), tiny.LABELS)
+    terms = [objectives.get("ce")(since=0.5, schedule="rising")]
+    learner = Learner(model, terms, None, Pair(32, 32, (0, 1, 2, 3), True, 4, 4, 4))
+    clock: list[float] = []
+    learner.register_forward_pre_hook(lambda module, _: clock.append(module.progress))
+    before = {name: weight.clone() for name, weight in model.named_parameters()}
+    settings = SETTINGS.model_copy(update={"epochs": 2, "patience": 1})
+    trained = fit(
+        learner, task.features(split, tokenizer, 32), (), title="test", folder=tmp_path,
+        settings=settings, task=task, collate=task.collator(tokenizer), hardware=CPU,
+        allow_fallback=True, seed=0,
+    )  # fmt: skip
+    assert clock == pytest.approx([step / 8 for step in range(8)])
+    assert [entry["loss"] == 0 for entry in trained.history][:3] == [True] * 3
+    assert trained.history[-1]["epoch"] == 2
+    assert not any("eval_accuracy" in entry for entry in trained.history)
+    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-8")
+    assert any(not torch.equal(weight, before[n]) for n, weight in model.named_parameters())
+
+
 KILLED = """
     import os, signal, sys
     sys.path.insert(0, {tests!r})

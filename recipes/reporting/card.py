@@ -23,6 +23,7 @@ from recipes.reporting.summary import (
 )
 from recipes.reporting.table import ledger_cells
 from recipes.reporting.units import milliseconds, percent, times
+from recipes.students import described
 from recipes.workspace import Workspace
 
 _RESULTS = (
@@ -94,7 +95,9 @@ def bundle_card(work: Workspace, shipped: str) -> str:
 def _front_matter(work: Workspace, summary: Summary) -> str:
     recipe, own = work.recipe, summary.shipped
     plain_recipe = plain(recipe)
-    tags = ["text-classification", "onnx", "distillation", plain_recipe["strategy"]["name"]]
+    tags = ["text-classification", "onnx", "distillation"]
+    if plain_recipe["strategy"] is not None:
+        tags.append(plain_recipe["strategy"]["name"])
     tags += ["int8"] if own.name == "student-int8" else []
     source = recipe.data.source
     measured = {"accuracy": "accuracy", "f1": "macro_f1", "precision": "precision"}
@@ -135,22 +138,19 @@ def _front_matter(work: Workspace, summary: Summary) -> str:
 def _made(work: Workspace) -> str:
     """Say in a sentence how the file came about."""
     recipe = work.recipe
-    student = recipe.distill.student
+    small = f"a student ({described(recipe.distill.student)})"
+    form = "float32" if recipe.export.quantization == "none" else "dynamic int8"
+    learnt = f"{small} learnt from it and was exported to ONNX in {form}."
+    if recipe.strategy is None:
+        return f"The classifier {recipe.backbone.model} was taken as it is; {learnt}"
     held = recipe.backbone.quantization
     on = "" if held == "none" else f" on weights held in {held}"
     strategy = plain(recipe)["strategy"]["name"]
     if work.rows.phases:
         strategy += f" in {len(work.rows.phases)} phases"
-    kept = student.layers if isinstance(student.layers, int) else len(student.layers or ())
-    small = (
-        f"another backbone ({student.model})"
-        if student.model is not None
-        else f"a student of {kept} of its layers"
-    )
-    form = "float32" if recipe.export.quantization == "none" else "dynamic int8"
     return (
         f"The backbone {recipe.backbone.model} was fine-tuned ({strategy}{on}) and merged into "
-        f"plain weights; {small} learnt from it and was exported to ONNX in {form}."
+        f"plain weights; {learnt}"
     )
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
 from recipes.ledger import Ledger, write_json
+from recipes.reporting.bootstrap import Gain
 from recipes.reporting.comparison_chart import comparison_chart
+from recipes.reporting.comparison_students import student_cells, student_figures, student_legend
 from recipes.reporting.table import print_table
 
 _BASELINES = ("majority", "tfidf-logreg", "frozen-logreg")
@@ -44,11 +46,13 @@ class Result:
         label: What sets the cell apart.
         overrides: Laid over the recipe, the seed aside.
         outcomes: One a seed.
+        gain: What the student gains on the one without a teacher; None if that is not known.
     """
 
     label: str
     overrides: Sequence[str]
     outcomes: Sequence[Outcome]
+    gain: Gain | None = None
 
     @property
     def failed(self) -> int:
@@ -71,6 +75,13 @@ class Result:
         values = self._values(name)
         return stdev(values) if len(values) > 1 else None
 
+    def spread(self, name: str) -> str:
+        """Write the mean of a fraction and its deviation in percent; nothing if it is unknown."""
+        mean, deviation = self.mean(name), self.deviation(name)
+        if mean is None:
+            return ""
+        return f"{100 * mean:.2f}" + (f" ±{100 * deviation:.2f}" if deviation is not None else "")
+
     def _values(self, name: str) -> list[float]:
         return [o.figures[name] for o in self.outcomes if name in o.figures]
 
@@ -91,11 +102,18 @@ class Comparison:
     baselines: dict[str, tuple[float, float]]
     notes: Sequence[str] = ()
 
+    @property
+    def judged(self) -> str:
+        """Whose validation accuracy says which cell is best: ``student`` or ``teacher``."""
+        students = any(result.mean("gain") is not None for result in self.results)
+        return "student" if students else "teacher"
+
     @cached_property
     def best(self) -> Result | None:
         """The cell with the highest mean validation accuracy of those without a failed seed."""
+        name = {"student": "student_validation_accuracy", "teacher": "validation_accuracy"}
         whole = [result for result in self.results if not result.failed]
-        return max(whole, key=lambda r: r.mean("validation_accuracy") or 0.0, default=None)
+        return max(whole, key=lambda r: r.mean(name[self.judged]) or 0.0, default=None)
 
     def overhead(self, result: Result) -> float | None:
         """Return a cell's tokens a second as a multiple of the first cell's."""
@@ -128,7 +146,7 @@ def figures(ledger: Ledger) -> dict[str, float]:
     found |= {name: value for name in _PHASES if (value := teacher.phases.get(name)) is not None}
     if "joint" in ledger:
         found["joint_accuracy"] = ledger["joint"].metrics["accuracy"]
-    return found
+    return found | student_figures(ledger)
 
 
 def baselines(ledger: Ledger) -> dict[str, tuple[float, float]]:
@@ -138,10 +156,11 @@ def baselines(ledger: Ledger) -> dict[str, tuple[float, float]]:
 
 
 def print_comparison(comparison: Comparison) -> None:
-    """Print the table and what goes with it."""
+    """Print the table, another one about the students if there are any, and what goes with it."""
     best = comparison.best
     place = None if best is None else list(comparison.results).index(best)
-    print_table(table_cells(comparison), bold=place)
+    for cells in _tables(comparison):
+        print_table(cells, bold=place)
     for line in legend(comparison):
         print(line)
 
@@ -157,16 +176,17 @@ def write_comparison(comparison: Comparison, folder: Path) -> list[Path]:
 
 def table_cells(comparison: Comparison) -> list[dict[str, str]]:
     """Return the table's cells by column, row by row; columns that nobody fills are left out."""
-    rows = [_row(comparison, result) for result in comparison.results]
-    filled = [column for column in rows[0] if any(row[column] for row in rows)]
-    return [{column: row[column] for column in filled} for row in rows]
+    return _filled([_row(comparison, result) for result in comparison.results])
 
 
 def legend(comparison: Comparison) -> list[str]:
-    """Return the lines below the table."""
+    """Return the lines below the tables."""
     lines = []
     if comparison.best is not None:
-        lines.append(f"* best on validation, by the mean: {comparison.best.label}.")
+        lines.append(
+            f"* best on validation, by the {comparison.judged}'s mean: {comparison.best.label}."
+        )
+    lines += student_legend(comparison.results)
     if comparison.baselines:
         told = ", ".join(
             f"{name} {100 * valid:.2f} / {100 * test:.2f}"
@@ -177,29 +197,20 @@ def legend(comparison: Comparison) -> list[str]:
 
 
 def _row(comparison: Comparison, result: Result) -> dict[str, str]:
-    def spread(name: str, scale: float = 100) -> str:
-        mean, deviation = result.mean(name), result.deviation(name)
-        if mean is None:
-            return ""
-        return f"{scale * mean:.2f}" + (
-            f" ±{scale * deviation:.2f}" if deviation is not None else ""
-        )
-
     def single(name: str, write: Callable[[float], str]) -> str:
         mean = result.mean(name)
         return "" if mean is None else write(mean)
 
-    star = " *" if result is comparison.best else ""
     overhead = comparison.overhead(result)
     return {
-        "cell": f"{result.title}{star}",
-        "valid.": spread("validation_accuracy") or "failed",
-        "test": spread("test_accuracy"),
-        "macro F1": spread("macro_f1"),
-        "avg phases": spread("average_accuracy"),
-        "forgetting": spread("forgetting"),
-        "transfer": spread("forward_transfer"),
-        "joint": spread("joint_accuracy"),
+        "cell": _title(comparison, result),
+        "valid.": result.spread("validation_accuracy") or "failed",
+        "test": result.spread("test_accuracy"),
+        "macro F1": result.spread("macro_f1"),
+        "avg phases": result.spread("average_accuracy"),
+        "forgetting": result.spread("forgetting"),
+        "transfer": result.spread("forward_transfer"),
+        "joint": result.spread("joint_accuracy"),
         "learn": single("trainable_parameters", lambda value: f"{value:,.0f}"),
         "share %": single("trainable_share", lambda value: f"{100 * value:.2f}"),
         "s": single("seconds", lambda value: f"{value:.1f}"),
@@ -211,13 +222,32 @@ def _row(comparison: Comparison, result: Result) -> dict[str, str]:
     }
 
 
+def _title(comparison: Comparison, result: Result) -> str:
+    return f"{result.title}{' *' if result is comparison.best else ''}"
+
+
+def _tables(comparison: Comparison) -> list[list[dict[str, str]]]:
+    """Return the cells of the tables that have any: the teachers' and the students'."""
+    tables = [table_cells(comparison)]
+    if comparison.judged == "student":
+        titles = [_title(comparison, result) for result in comparison.results]
+        tables.append(_filled(student_cells(comparison.results, titles)))
+    return tables
+
+
+def _filled(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+    """Leave out the columns that nobody fills."""
+    filled = [column for column in rows[0] if any(row[column] for row in rows)]
+    return [{column: row[column] for column in filled} for row in rows]
+
+
 def _markdown(comparison: Comparison) -> str:
-    rows = table_cells(comparison)
-    columns = list(rows[0])
-    lines = [f"# {comparison.recipe}, compared", "", _line(columns)]
-    lines.append(f"|:---|{'---:|' * (len(columns) - 1)}")
-    lines += [_line(list(row.values())) for row in rows]
-    lines += ["", *(f"{_escaped(line)}\n" for line in legend(comparison))]
+    lines = [f"# {comparison.recipe}, compared", ""]
+    for rows in _tables(comparison):
+        columns = list(rows[0])
+        lines += [_line(columns), f"|:---|{'---:|' * (len(columns) - 1)}"]
+        lines += [*(_line(list(row.values())) for row in rows), ""]
+    lines += [f"{_escaped(line)}\n" for line in legend(comparison)]
     return "\n".join([*lines, "![The cells side by side](comparison.png)", ""])
 
 
@@ -250,6 +280,7 @@ def _plain_result(comparison: Comparison, result: Result) -> dict[str, Any]:
         "mean": {name: result.mean(name) for name in names},
         "deviation": {name: result.deviation(name) for name in names},
         "overhead": comparison.overhead(result),
+        "gain": asdict(result.gain) if result.gain is not None else None,
         "runs": [
             {"seed": o.seed, "folder": o.folder, "fault": o.fault or None, **o.figures}
             for o in result.outcomes

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from math import ceil, nan
 from textwrap import wrap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from recipes.reporting.drawing import (
     SMALL,
@@ -35,6 +35,12 @@ _ACCURACIES = {
     "test_accuracy": ("test", SPLITS["test"]),
     "average_accuracy": ("test, average of the phases", "alone"),
 }
+#: What the students are compared in, in the order in which they are drawn.
+_STUDENTS = {
+    "test_accuracy": ("teacher", "teacher"),
+    "student_test_accuracy": ("student", "student"),
+    "alone_test_accuracy": ("alone", "alone"),
+}
 _Values = Sequence[float | None]
 
 
@@ -43,7 +49,9 @@ def comparison_chart(comparison: Comparison) -> Figure:
     """What the cells came to; a panel for which nothing was measured is left out.
 
     Accuracy with its deviation over the seeds; means of the share of weights that learn, seconds,
-    tokens a second, peak memory, and the share of labels that merging keeps.
+    tokens a second, peak memory, and the share of labels that merging keeps. Where students were
+    trained, first their accuracy, their gain with its interval, their share of the teacher's
+    accuracy, their seconds and the tokens that they read.
     """
     labels = [_lines(result.title) for result in comparison.results]
     left = 24 + max(breadth(line) for lines in labels for line in lines) * SMALL
@@ -78,7 +86,12 @@ def _lines(title: str) -> list[str]:
 
 def _panels(comparison: Comparison) -> Iterator[Callable[[Axes], None]]:
     """Yield what draws each panel, the panels without any value left out."""
-    yield partial(_accuracies, comparison)
+    whose = "accuracy"
+    if comparison.judged == "student":
+        yield from _student_panels(comparison)
+        whose = "accuracy of the teacher"
+    title = f"{whose}, %; line: deviation over seeds"
+    yield partial(_accuracies, comparison, _ACCURACIES, title)
     for name, scale, draw, write, title in (
         ("trainable_share", 100, _shares, _share, "weights that learn, % (logarithmic)"),
         ("seconds", 1, _bars, "{:,.1f}".format, "seconds of fine-tuning"),
@@ -90,6 +103,19 @@ def _panels(comparison: Comparison) -> Iterator[Callable[[Axes], None]]:
         values = [None if mean is None else scale * mean for mean in means]
         if any(value is not None for value in values):
             yield partial(_panel, values, draw, write, title)
+
+
+def _student_panels(comparison: Comparison) -> Iterator[Callable[[Axes], None]]:
+    title = "test accuracy of the students, %; line: deviation"
+    yield partial(_accuracies, comparison, _STUDENTS, title)
+    yield partial(_gains, comparison)
+    yield partial(_shares_of_teacher, comparison)
+    for end, scale, write, title in (
+        ("seconds", 1, "{:,.0f}".format, "seconds of both students"),
+        ("tokens", 1e-6, "{:,.2f}".format, "million tokens that they read"),
+    ):
+        if any(result.mean(f"student_{end}") is not None for result in comparison.results):
+            yield partial(_both, comparison, end, scale, write, title)
 
 
 def _panel(
@@ -104,17 +130,72 @@ def _panel(
     axes.set_xlabel(title)
     for place, value in enumerate(values):
         if value is not None:
-            axes.annotate(
-                write(value), (value, place), xytext=(9, 0), textcoords="offset points",
-                va="center_baseline", fontsize=SMALL,
-            )  # fmt: skip
+            _write_beside(axes, write(value), value, place)
 
 
-def _accuracies(comparison: Comparison, axes: Axes) -> None:
+def _write_beside(axes: Axes, text: str, value: float, place: float, **options: Any) -> None:
+    axes.annotate(
+        text, (value, place), **{"xytext": (9, 0), "va": "center_baseline", **options},
+        textcoords="offset points", fontsize=SMALL,
+    )  # fmt: skip
+
+
+def _gains(comparison: Comparison, axes: Axes) -> None:
+    """Draw what the student has over the one without a teacher, with its interval."""
+    axes.axvline(0, color=shade("muted"), lw=1)
+    for place, result in enumerate(comparison.results):
+        if (mean := result.mean("gain")) is None:
+            continue
+        gain = result.gain
+        value, low, high = (
+            (100 * mean,) * 3
+            if gain is None
+            else (100 * gain.mean, 100 * gain.low, 100 * gain.high)
+        )
+        axes.plot([low, high], [place] * 2, color=shade("student"), lw=1.6)
+        axes.plot(value, place, "o", ms=8, color=shade("student"))
+        _write_beside(axes, f"{value:+.1f}", value, place, xytext=(0, 9), ha="center")
+    axes.margins(x=0.12)
+    axes.set_xlabel("gain of student over alone, points; line: 95% interval")
+
+
+def _shares_of_teacher(comparison: Comparison, axes: Axes) -> None:
+    """Draw the student's accuracy as a share of the teacher's, which may be more than all of it."""
+    shares = [result.mean("teacher_share") for result in comparison.results]
+    values = [None if share is None else 100 * share for share in shares]
+    axes.axvline(100, color=shade("muted"), lw=1)
+    _panel(values, _points, "{:.1f}%".format, "student's share of the teacher's accuracy, %", axes)
+    axes.margins(x=0.25)
+
+
+def _both(
+    comparison: Comparison,
+    end: str,
+    scale: float,
+    write: Callable[[float], str],
+    title: str,
+    axes: Axes,
+) -> None:
+    """Draw a bar for each of both students."""
+    most = 0.0
+    for shift, name in ((-0.2, "student"), (0.2, "alone")):
+        for place, result in enumerate(comparison.results):
+            if (mean := result.mean(f"{name}_{end}")) is not None:
+                axes.barh(place + shift, scale * mean, height=0.36, color=shade(name))
+                _write_beside(axes, write(scale * mean), scale * mean, place + shift, xytext=(4, 0))
+                most = max(most, scale * mean)
+    axes.set_xlim(0, 1.3 * most or 1)
+    axes.locator_params(axis="x", nbins=5)
+    axes.set_xlabel(title)
+
+
+def _accuracies(
+    comparison: Comparison, named: Mapping[str, tuple[str, str]], title: str, axes: Axes
+) -> None:
     """Draw means as points and deviations as lines; the series lie below each other."""
-    shown = [n for n in _ACCURACIES if any(r.mean(n) is not None for r in comparison.results)]
+    shown = [n for n in named if any(r.mean(n) is not None for r in comparison.results)]
     for series, name in enumerate(shown):
-        text, color = _ACCURACIES[name]
+        text, color = named[name]
         shift = 0.2 * (series - (len(shown) - 1) / 2)
         places, means, deviations = [], [], []
         for place, result in enumerate(comparison.results):
@@ -126,7 +207,7 @@ def _accuracies(comparison: Comparison, axes: Axes) -> None:
             means, places, xerr=deviations, fmt="o", ms=6, capsize=3, lw=1.4,
             color=shade(color), label=text,
         )  # fmt: skip
-    axes.set_xlabel("accuracy, %; line: standard deviation over seeds")
+    axes.set_xlabel(title)
     if not shown:
         axes.set_xlim(0, 100)
         return

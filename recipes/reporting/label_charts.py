@@ -169,6 +169,37 @@ def class_scores(scores: Mapping[str, Sequence[float]], labels: Sequence[str]) -
     return figure
 
 
+@chart
+def class_gains(
+    recalls: Mapping[str, Sequence[float]], texts: Sequence[str], labels: Sequence[str]
+) -> Figure:
+    """Recall of each label by student, joined by a line.
+
+    Args:
+        recalls: Fractions by label, by student.
+        texts: Gain and rows of each label, for the right side.
+        labels: Names, from top to bottom.
+    """
+    figure, axes = _rows(labels, texts, "gain (rows)", "recall on test, %")
+    for place, found in enumerate(zip(*recalls.values(), strict=True)):
+        axes.plot([100 * min(found), 100 * max(found)], [place] * 2, color=shade("line"), lw=3)
+    for name, values in reversed(list(recalls.items())):
+        axes.plot(
+            [100 * value for value in values],
+            range(len(labels)),
+            "o",
+            ms=7,
+            color=shade(role(name)),
+            label=name,
+            clip_on=False,
+            zorder=3,
+        )
+    lowest = min(min(values) for values in recalls.values())
+    axes.set_xlim(max(0, 10 * math.floor(10 * lowest - 0.2)), 101)
+    legend(axes, len(recalls))
+    return figure
+
+
 def _rows(
     labels: Sequence[str], texts: Sequence[str], heading: str, title: str
 ) -> tuple[Figure, Axes]:

@@ -130,7 +130,7 @@ def _settings(work: Workspace, name: str) -> Any:
 
 
 def _terms(work: Workspace) -> str:
-    from distill.objectives import objectives
+    from distill import objectives
 
     parts = [
         f"{one.weight:g} × {objectives.name_of(type(one))}"

@@ -12,6 +12,7 @@ from recipes.ledger import Row
 from recipes.reading import plain
 from recipes.reporting import answers, panels
 from recipes.reporting.card import model_card
+from recipes.reporting.distillation import distillation_part
 from recipes.reporting.drawing import COLORS
 from recipes.reporting.phases import phases_part
 from recipes.reporting.rendering import render, write_text
@@ -65,7 +66,7 @@ def _page(work: Workspace, summary: Summary, environment: Mapping[str, Any]) -> 
         tradeoff=panels.tradeoff(work, summary),
         trainings=panels.trainings(work),
         phases=phases_part(work),
-        students=answers.without_teacher(work),
+        distillation=distillation_part(work, summary),
         confusion=answers.confusion(work, summary),
         class_scores=answers.class_scores(work, summary),
         calibration=answers.calibration(work, summary),

@@ -56,7 +56,12 @@ STAGES = (
     ),
     Stage("finetune", ("joint", "teacher"), ("strategy", "train"), distributed=True),
     Stage("merge", ("merged",), ("merge",)),
-    Stage("distill", ("student", "student-alone", "signals"), ("distill",), distributed=True),
+    Stage(
+        "distill",
+        ("student", "student-alone", "signals", "folds", "imitation"),
+        ("distill",),
+        distributed=True,
+    ),
     Stage("export", ("onnx",), ("export.optimize",)),
     Stage("quantize", (), ("export.quantization", "gate")),
     Stage("bundle", ("bundle",), ()),

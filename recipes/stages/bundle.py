@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from adapters.files import load_adapter
 from export.bundle import FLOAT_TOLERANCE, INT8_TOLERANCE, pack
@@ -22,6 +22,9 @@ from recipes.stages.baseline import BASELINES
 from recipes.stages.export import FLOAT
 from recipes.stages.quantize import INT8, verdict
 from recipes.workspace import SPLITS, Workspace, load_tokenizer, torch_call
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 #: Test rows that are asked for in turn when artefacts are timed.
 _TIMED_ROWS = 100
@@ -92,16 +95,9 @@ def _calls(work: Workspace) -> dict[str, Callable[[int], Any]]:
     for name, fit in BASELINES.items():
         answer, _ = fit(work)
         calls[name] = lambda row, answer=answer: answer([texts[row]])  # type: ignore[misc]
-    recipe = work.recipe
-    adapter = load_adapter(
-        work.folder / "teacher",
-        work.load(work.quantization),
-        recipe.strategy,
-        work.rows.labels,
-    )
-    models = {"teacher": adapter, "merged": work.load(path=work.folder / "merged")}
+    models = {"teacher": _teacher(work), "merged": work.load(path=work.folder / "merged")}
     models |= {name: work.load(path=work.folder / name) for name in ("student", "student-alone")}
-    if recipe.strategy.adds_layers:
+    if work.recipe.strategy is not None and work.strategy.adds_layers:
         models[_PLAIN] = work.load()
     # On the processor, where the files run too: only there do ratios mean something.
     functions = {name: (torch_call(model.cpu()), name) for name, model in models.items()}
@@ -118,6 +114,13 @@ def _calls(work: Workspace) -> dict[str, Callable[[int], Any]]:
         batches = [collate([example]) for example in examples]
         calls[name] = lambda row, f=function, b=batches: f(b[row])  # type: ignore[misc]
     return calls
+
+
+def _teacher(work: Workspace) -> PreTrainedModel:
+    if work.recipe.strategy is None:
+        return work.load_taught()
+    backbone = work.load(work.quantization)
+    return load_adapter(work.folder / "teacher", backbone, work.strategy, work.rows.labels)
 
 
 def _alone(edge: Model, texts: Any) -> Any:

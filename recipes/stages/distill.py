@@ -5,98 +5,124 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from distill import objectives
+from distill.builtin.prediction import CrossEntropy
 from distill.learner import Learner
-from distill.objectives import CrossEntropy, Objective, Pair, needed
-from distill.signals import CachedTeacher, LiveTeacher, TeacherSignals
-from distill.students import cut
-from recipes import assets
 from recipes.console import is_main, say
-from recipes.distributed import main_first
+from recipes.imitation import Imitated, imitate
 from recipes.ledger import Row
-from recipes.preflight import student_pair
 from recipes.proof import agreement, answer_splits, check_reload, count, learning, measured, size
-from recipes.training import fit, set_dropout
-from recipes.workspace import Workspace, load_tokenizer, torch_call
+from recipes.recipe import TrainSettings
+from recipes.students import Start, foretold, make, trimmed
+from recipes.tasks import UNLABELLED, Split
+from recipes.tasks.wording import counted
+from recipes.teachers import signals
+from recipes.texts import more_texts, training_rows
+from recipes.training import Example, fit, set_dropout
+from recipes.workspace import Workspace, torch_call
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
 
 def run(work: Workspace) -> None:
     """Train both students and write the rows ``student`` and ``student-alone``.
 
-    The student starts from layers of the teacher and learns from its answers. The other one has
-    never met a teacher: it starts from the same layers of the pretrained backbone and learns from
-    the labels, for as many epochs.
+    The student starts from layers of the teacher, or of another backbone, and learns from the
+    teacher's answers. The other one has never met a teacher: it starts from the same layers as they
+    were pretrained and learns from the labels, as long as the recipe says.
     """
     settings = work.recipe.distill
     teacher = work.load(path=work.folder / "merged")
-    pair = student_pair(work)
-    if settings.student.layers is not None:
-        say(f"  the student keeps layers {', '.join(map(str, pair.layer_map))} of the teacher")
-        tokenizer = work.tokenizer
-        student, alone = cut(teacher, pair.layer_map), cut(work.load(), pair.layer_map)
-    else:
-        path = assets.resolve(str(settings.student.model), "model", offline=work.offline).path
-        tokenizer = load_tokenizer(path)
-        student, alone = work.load(path=path), work.load(path=path)
+    start, rows, more = make(work, teacher), training_rows(work, settings.train), more_texts(work)
+    texts = [*rows.texts, *more]
+    for sentence in foretold(work, trimmed(work, start, texts)):
+        say(f"  {sentence}")
+    before: Imitated | None = None
+    if settings.imitate is not None:
+        before = imitate(work, start, teacher)
+        start = replace(start, student=before.student)
+    start = trimmed(work, start, texts)
+    known = work.task.features(rows, start.tokenizer, work.max_length)
+    unlabelled = Split(more, [UNLABELLED] * len(more))
+    examples = [*known, *work.task.features(unlabelled, start.tokenizer, work.max_length)]
+    earlier = before.tokens if before is not None else 0
     if "student" not in work.ledger:
-        learner = Learner(student, settings.objectives, _signals(work, teacher, pair), pair)
-        _learn(work, "student", learner, tokenizer, settings.objectives)
+        begun = time.perf_counter() - (before.seconds if before is not None else 0)
+        taught = signals(work, teacher, start, texts)
+        learner = Learner(start.student, settings.objectives, taught, start.pair)
+        _learn(
+            work,
+            "student",
+            learner,
+            start,
+            examples,
+            settings.train,
+            begun,
+            _notes(work, more, before),
+            earlier,
+        )
     if is_main():
-        shutil.rmtree(work.folder / "signals", ignore_errors=True)
-    labels_only: Sequence[Objective] = (CrossEntropy(),)
-    _learn(work, "student-alone", Learner(alone, labels_only, None, pair), tokenizer, labels_only)
+        for name in ("signals", "folds", "imitation"):
+            shutil.rmtree(work.folder / name, ignore_errors=True)
+    train = settings.train
+    if settings.alone == "reading":
+        read = train.epochs * _tokens(examples) + earlier
+        train = train.model_copy(update={"epochs": max(1, round(read / _tokens(known)))})
+    learner = Learner(start.alone, (CrossEntropy(),), None, start.pair)
+    said = [f"learnt from the labels alone, for at most {counted(train.epochs, 'epoch')}"]
+    _learn(work, "student-alone", learner, start, known, train, time.perf_counter(), said)
 
 
-def _signals(work: Workspace, teacher: PreTrainedModel, pair: Pair) -> TeacherSignals | None:
-    """Return where the teacher's answers come from; None if no objective wants any."""
+def _notes(work: Workspace, more: Sequence[str], before: Imitated | None) -> list[str]:
+    """Say what the student has learnt from."""
     settings = work.recipe.distill
-    needs = needed(settings.objectives)
-    if not needs:
-        return None
-    live = LiveTeacher(
-        teacher,
-        work.tokenizer,
-        work.rows.labels,
-        max_length=work.max_length,
-        layers=pair.layer_map if "hidden" in needs else (),
-        same_tokens=pair.same_tokens,
-    )
-    if settings.teacher == "live":
-        return live
-    with main_first():
-        return CachedTeacher(work.folder / "signals", live, work.rows.train.texts)
+    terms = (f"{objectives.name_of(type(o))} × {o.weight:g}" for o in settings.objectives)
+    notes = [f"learnt from {', '.join(terms)}"]
+    if more:
+        notes.append(f"the teacher answered {len(more):,} texts besides the training rows")
+    if before is not None and settings.imitate is not None:
+        whom = "the teacher" if settings.imitate.parent == "teacher" else "its backbone"
+        notes.append(f"imitated {whom} on {before.texts:,} texts before")
+    return notes
+
+
+def _tokens(examples: Sequence[Example]) -> int:
+    return sum(len(example["input_ids"]) for example in examples)
 
 
 def _learn(
     work: Workspace,
     name: str,
     learner: Learner,
-    tokenizer: PreTrainedTokenizerBase,
-    objectives: Sequence[Objective],
+    start: Start,
+    examples: Sequence[Example],
+    settings: TrainSettings,
+    begun: float,
+    notes: Sequence[str],
+    earlier: int = 0,
 ) -> None:
     """Train one student, save it, reload it, and write its row; a finished one is left alone."""
-    folder = work.folder / name
+    folder, tokenizer = work.folder / name, start.tokenizer
     if name in work.ledger:  # finished before the run was cut off
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         return
-    start = time.perf_counter()
     student, recipe = learner.student, work.recipe
-    set_dropout(student, recipe.distill.train.dropout)
+    set_dropout(student, settings.dropout)
     student.requires_grad_(True)
     if not recipe.distill.student.train_embeddings:
         _embeddings(student).requires_grad_(False)
     trainable = learning(student)
     trained = fit(
         learner,
-        work.examples("train", tokenizer),
+        examples,
         work.examples("validation", tokenizer),
         title=name,
         folder=folder / "checkpoints",
-        settings=recipe.distill.train,
+        settings=settings,
         task=work.task,
         collate=work.task.collator(tokenizer),
         hardware=work.hardware,
@@ -111,7 +137,6 @@ def _learn(
     logits = answer_splits(work, torch_call(student), tokenizer)
     again = work.load(path=folder)
     check_reload(work, again, tokenizer, logits, f"The model in {folder}")
-    taught = ", ".join(f"{type(o).__name__} × {o.weight:g}" for o in objectives)
     row = Row(
         stage="distill",
         name=name,
@@ -120,11 +145,13 @@ def _learn(
         size_bytes=size(folder),
         trainable_parameters=trainable,
         threads=work.hardware.threads,
-        seconds=time.perf_counter() - start,
+        seconds=time.perf_counter() - begun,
+        teacher_seconds=getattr(learner.teacher, "seconds", 0.0),
         tokens_per_second=trained.tokens_per_second,
+        tokens_read=earlier + round(trained.history[-1]["epoch"] * _tokens(examples)),
         peak_memory_bytes=trained.peak_memory_bytes,
         agreement=agreement(work, "merged", logits),
-        notes=[f"learnt from {taught}", *work.missing_capabilities()],
+        notes=[*notes, *work.missing_capabilities()],
         **measured(work, name, logits),
     )
     work.ledger.put(row)

@@ -14,6 +14,7 @@ from recipes.console import is_main, say
 from recipes.incremental import joint_phases, learn_phases, phase_scores
 from recipes.ledger import Row
 from recipes.proof import answer_splits, check_reload, count, learning, measured, size
+from recipes.texts import training_rows
 from recipes.training import Trained, fit_adapter, set_dropout
 from recipes.workspace import Workspace, torch_call
 
@@ -27,6 +28,9 @@ def run(work: Workspace) -> None:
     Where the data arrive in phases, the strategy learns one after the other; the row ``joint`` is
     the same strategy on all rows at once, which is what the phases are held against.
     """
+    if work.recipe.strategy is None:
+        _take(work)
+        return
     if not work.rows.phases:
         _learn_at_once(work, "teacher")
         return
@@ -39,18 +43,39 @@ def run(work: Workspace) -> None:
     _tidy(work, "teacher")
 
 
+def _take(work: Workspace) -> None:
+    """Write the row of a teacher that has learnt elsewhere."""
+    if not is_main():
+        return
+    model = work.load_taught()
+    logits = answer_splits(work, torch_call(model), work.tokenizer)
+    work.ledger.put(
+        Row(
+            stage="finetune",
+            name="teacher",
+            parameters=count(model),
+            size_bytes=size(work.backbone.path),
+            threads=work.hardware.threads,
+            notes=[f"taken as it is from {work.recipe.backbone.model}"],
+            **measured(work, "teacher", logits),
+        )
+    )
+
+
 def _learn_at_once(work: Workspace, name: str) -> None:
     """Learn all rows together; what was finished before the run was cut off is left alone."""
     if name not in work.ledger:
         start = time.perf_counter()
         backbone = work.load(work.quantization)
         set_dropout(backbone, work.recipe.train.dropout)
-        model = prepare(backbone, work.recipe.strategy)
+        model = prepare(backbone, work.strategy)
         say(f"  {learning(model):,} of {count(model):,} weights learn")
         trained = fit_adapter(
             work,
             model,
-            work.examples("train", work.tokenizer),
+            work.task.features(
+                training_rows(work, work.recipe.train), work.tokenizer, work.max_length
+            ),
             work.examples("validation", work.tokenizer),
             title=name,
             folder=work.folder / name,
@@ -69,12 +94,12 @@ def _write(
     start: float,
 ) -> None:
     """Save an adapter, prove that it reloads, and write its row."""
-    recipe, folder = work.recipe, work.folder / name
-    save_adapter(folder, model, recipe.strategy, work.rows.labels, memory)
+    folder = work.folder / name
+    save_adapter(folder, model, work.strategy, work.rows.labels, memory)
     work.save_history(name, trained.history)
     logits = answer_splits(work, torch_call(model), work.tokenizer)
     fresh = work.load(work.quantization)
-    fresh = load_adapter(folder, fresh, recipe.strategy, work.rows.labels)
+    fresh = load_adapter(folder, fresh, work.strategy, work.rows.labels)
     check_reload(work, fresh, work.tokenizer, logits, f"The adapter in {folder}")
     row = Row(
         stage="finetune",
@@ -96,8 +121,8 @@ def _write(
 
 def _remarks(work: Workspace) -> list[str]:
     """Say so where a strategy for phases has met none."""
-    if remembers(work.recipe.strategy) and not work.rows.phases:
-        name = strategies.name_of(type(work.recipe.strategy))
+    if remembers(work.strategy) and not work.rows.phases:
+        name = strategies.name_of(type(work.strategy))
         return [f"{name} is for data in phases: on all rows at once it had nothing to do"]
     return []
 

@@ -35,7 +35,9 @@ def run(work: Workspace) -> None:
     logits = answer_splits(work, torch_call(model), work.tokenizer)
     again = work.load(path=folder)
     check_reload(work, again, work.tokenizer, logits, f"The merged model in {folder}")
-    notes = [_drift(work, f"{into} weights", logits["validation"])]
+    notes = []
+    if work.recipe.strategy is not None:
+        notes.append(_drift(work, f"{into} weights", logits["validation"]))
     if work.quantization != "none":
         other: MergeInto = "dequantized" if into == "original" else "original"
         answers = on_validation(work, _merged(work, other), work.tokenizer)
@@ -61,10 +63,12 @@ def run(work: Workspace) -> None:
 
 
 def _merged(work: Workspace, into: MergeInto) -> PreTrainedModel:
+    if work.recipe.strategy is None:
+        return work.load_taught()
     return merge_adapter(
         work.folder / "teacher",
         work.load,
-        work.recipe.strategy,
+        work.strategy,
         work.rows.labels,
         into=into,
         quantization=work.quantization,

@@ -17,13 +17,17 @@ if TYPE_CHECKING:
     from recipes.recipe import DataSettings, PhasesSettings
 
 
+#: The label id of a text that has no label; losses leave it out.
+UNLABELLED = -100
+
+
 @dataclass(frozen=True)
 class Split:
     """The rows of one split.
 
     Attributes:
         texts: The texts.
-        labels: Label ids, positions in `Rows.labels`.
+        labels: Label ids, positions in `Rows.labels`, or `UNLABELLED`.
         phases: Phase of each row, a position in `Rows.phases`; empty where there are none.
     """
 

@@ -76,6 +76,8 @@ class TextClassification(Task):
         self, split: Split, tokenizer: PreTrainedTokenizerBase, max_length: int
     ) -> list[dict[str, Any]]:
         """Return token ids, label id and text of each row."""
+        if not split.texts:
+            return []
         encoded = tokenizer(
             list(split.texts),
             truncation=True,

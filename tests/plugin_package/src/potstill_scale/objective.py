@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from distill.objectives import Objective, objectives
+from distill import Objective, objectives
 
 
 @objectives.register("angle")

@@ -1,0 +1,128 @@
+"""Objectives about what the student answers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import Field
+
+from distill.objective import Objective, objectives
+from distill.signals import Need, Outputs, Signals
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+#: The label of a text that has none; torch's own.
+_UNLABELLED = -100
+
+
+@objectives.register("ce")
+class CrossEntropy(Objective):
+    """Cross-entropy with the labels: what a student without a teacher learns from."""
+
+    def loss(
+        self,
+        student: Outputs,
+        teacher: Signals | None,
+        labels: Tensor,
+        mask: Tensor,
+        parts: nn.Module | None,
+    ) -> Tensor:
+        """Return the mean cross-entropy of the texts that have a label, in nats; 0 if none has."""
+        from torch.nn.functional import cross_entropy
+
+        total = cross_entropy(student.logits, labels, ignore_index=_UNLABELLED, reduction="sum")
+        return total / (labels != _UNLABELLED).sum().clamp(min=1)
+
+
+@objectives.register("kl")
+class KullbackLeibler(Objective):
+    """Divergence from the teacher's softened probabilities.
+
+    Attributes:
+        temperature: What logits are divided by. The loss is multiplied by its square, so that its
+            gradient keeps its size at any temperature.
+    """
+
+    paper: ClassVar[str] = "Hinton et al., 2015, arXiv:1503.02531"
+    needs: ClassVar[frozenset[Need]] = frozenset({"logits"})
+
+    temperature: float = Field(default=2.0, gt=0)
+
+    def loss(
+        self,
+        student: Outputs,
+        teacher: Signals | None,
+        labels: Tensor,
+        mask: Tensor,
+        parts: nn.Module | None,
+    ) -> Tensor:
+        """Return the mean divergence of the batch, in nats, times the squared temperature."""
+        from torch.nn.functional import kl_div, log_softmax
+
+        assert teacher is not None
+        own = log_softmax(student.logits / self.temperature, dim=-1)
+        target = log_softmax(teacher.logits / self.temperature, dim=-1)
+        divergence = kl_div(own, target, log_target=True, reduction="batchmean")
+        return divergence * self.temperature**2
+
+
+@objectives.register("mse_logits")
+class SquaredLogits(Objective):
+    """Squared distance of the logits, before any softmax squeezes them."""
+
+    paper: ClassVar[str] = "Ba and Caruana, 2014, arXiv:1312.6184"
+    needs: ClassVar[frozenset[Need]] = frozenset({"logits"})
+
+    def loss(
+        self,
+        student: Outputs,
+        teacher: Signals | None,
+        labels: Tensor,
+        mask: Tensor,
+        parts: nn.Module | None,
+    ) -> Tensor:
+        """Return the mean squared difference over texts and classes."""
+        from torch.nn.functional import mse_loss
+
+        assert teacher is not None
+        return mse_loss(student.logits, teacher.logits)
+
+
+@objectives.register("sigmoid")
+class Sigmoid(Objective):
+    """Divergence from the teacher label by label, for texts that may have several labels.
+
+    Each label is a question of its own with the answers yes and no; a softmax would have the
+    labels of a text compete.
+
+    Attributes:
+        temperature: What logits are divided by. The loss is multiplied by its square, so that its
+            gradient keeps its size at any temperature.
+    """
+
+    paper: ClassVar[str] = "Yang et al., 2023, arXiv:2308.06453"
+    needs: ClassVar[frozenset[Need]] = frozenset({"logits"})
+
+    temperature: float = Field(default=2.0, gt=0)
+
+    def loss(
+        self,
+        student: Outputs,
+        teacher: Signals | None,
+        labels: Tensor,
+        mask: Tensor,
+        parts: nn.Module | None,
+    ) -> Tensor:
+        """Return the mean divergence over texts and labels, in nats, times the squared temperature.
+
+        It is the binary cross-entropy with the teacher's probabilities less their entropy, so that
+        it ends at 0.
+        """
+        from torch.nn.functional import logsigmoid
+
+        assert teacher is not None
+        own, target = student.logits / self.temperature, teacher.logits / self.temperature
+        yes = target.sigmoid() * (logsigmoid(target) - logsigmoid(own))
+        no = (-target).sigmoid() * (logsigmoid(-target) - logsigmoid(-own))
+        return (yes + no).mean() * self.temperature**2

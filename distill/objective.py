@@ -1,0 +1,142 @@
+"""The contract of an objective: a term of the loss that declares what it needs of the teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from adapters.registry import Registry
+from distill.signals import Need, Outputs, Signals, Wants
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The facts about student and teacher that an objective may depend on.
+
+    Attributes:
+        student_width: Width of the student's hidden states.
+        teacher_width: Width of the teacher's hidden states.
+        layer_map: For each student layer, the teacher layer that it answers to.
+        same_tokens: Whether both see a text as the same tokens.
+        student_heads: Attention heads of a student layer.
+        teacher_heads: Attention heads of a teacher layer.
+        teacher_layers: How many layers the teacher has.
+    """
+
+    student_width: int
+    teacher_width: int
+    layer_map: tuple[int, ...]
+    same_tokens: bool
+    student_heads: int
+    teacher_heads: int
+    teacher_layers: int
+
+
+class Objective(BaseModel):
+    """One term of the loss; its fields are its settings.
+
+    A subclass names what it needs of the teacher in `needs` and implements `loss`. One that has
+    weights of its own to learn returns them from `parts`.
+
+    Attributes:
+        weight: Factor of this term in the sum, at most.
+        since: Share of the training after which it counts.
+        until: Share of the training after which it counts no more.
+        schedule: How its factor moves between the two: it stays, rises from 0, or falls to 0.
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    #: Where the method comes from, for lists and reports: authors, year, arXiv number.
+    paper: ClassVar[str] = ""
+    #: What the teacher has to give; empty if no teacher is needed.
+    needs: ClassVar[frozenset[Need]] = frozenset()
+
+    weight: float = Field(default=1.0, gt=0)
+    since: float = Field(default=0.0, ge=0, lt=1)
+    until: float = Field(default=1.0, gt=0, le=1)
+    schedule: Literal["constant", "rising", "falling"] = "constant"
+
+    @model_validator(mode="after")
+    def _some_time(self) -> Objective:
+        if self.since >= self.until:
+            raise ValueError(f"since={self.since:g} has to be less than until={self.until:g}")
+        return self
+
+    def factor(self, progress: float) -> float:
+        """Return the factor of this term when a share of the training is done, 0 to `weight`.
+
+        Args:
+            progress: The share of all steps that have been taken, at least 0 and less than 1.
+        """
+        if not self.since <= progress < self.until:
+            return 0.0
+        passed = (progress - self.since) / (self.until - self.since)
+        return (
+            self.weight * {"constant": 1.0, "rising": passed, "falling": 1 - passed}[self.schedule]
+        )
+
+    def layers(self, pair: Pair) -> Sequence[tuple[int, int]]:
+        """Return which student layer is held against which teacher layer, counted from 0.
+
+        What comes layer by layer reaches `loss` as tuples in this order. By default every student
+        layer answers to the one that the pair's map names.
+        """
+        return list(enumerate(pair.layer_map))
+
+    def parts(self, pair: Pair) -> nn.Module | None:
+        """Check that the objective can hold for this pair, and return what it has to learn.
+
+        Raises:
+            DistillError: It cannot; the message says why and what to do.
+        """
+        return None
+
+    def loss(
+        self,
+        student: Outputs,
+        teacher: Signals | None,
+        labels: Tensor,
+        mask: Tensor,
+        parts: nn.Module | None,
+    ) -> Tensor:
+        """Return the loss of one batch, a scalar, before `weight`.
+
+        Every number comes in float32, whatever the models compute in, and autocast is off.
+
+        Args:
+            student: The student's answer, with what `needs` names and the logits.
+            teacher: The teacher's answer, likewise; None only if `needs` is empty.
+            labels: Label ids ``[batch]``; -100 for a text that has none.
+            mask: 1 for tokens and 0 for padding, ``[batch, length]``.
+            parts: What `parts` returned.
+        """
+        raise NotImplementedError
+
+
+objectives: Registry[type[Objective]] = Registry(
+    "objective", group="potstill.objectives", base=Objective
+)
+
+
+def needed(terms: Sequence[Objective]) -> frozenset[Need]:
+    """Return what some objectives together need of a teacher; empty if they need none."""
+    return frozenset[Need]().union(*(term.needs for term in terms))
+
+
+def asked(terms: Sequence[Objective], pair: Pair) -> tuple[Wants, Wants]:
+    """Return what some objectives together want of the student, and of the teacher."""
+    wants: tuple[dict[Need, list[int]], dict[Need, list[int]]] = ({}, {})
+    for term in terms:
+        for need in sorted(term.needs - {"logits"}):
+            for side, own in enumerate(wants):
+                layers = own.setdefault(need, [])
+                if need != "embeddings":
+                    layers += [p[side] for p in term.layers(pair) if p[side] not in layers]
+    return wants

@@ -1,0 +1,272 @@
+"""The part of the report about distillation: what a student has from its teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from recipes.ledger import Row
+from recipes.proof import softmax
+from recipes.reporting import label_charts
+from recipes.reporting.bootstrap import RESAMPLES, Gain, paired_gain
+from recipes.reporting.panels import Panel
+from recipes.reporting.summary import Summary, accuracy
+from recipes.reporting.units import duration, one_line, percent, points
+from recipes.students import described
+from recipes.tasks.wording import counted
+from recipes.workspace import Workspace
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_STUDENTS = ("student", "student-alone")
+#: Characters of a test row's text that are shown, and how many rows of each kind.
+_SHOWN, _EXAMPLES = 120, 5
+#: Stages whose seconds belong to the story.
+_STAGES = ("finetune", "merge", "distill")
+
+
+@dataclass(frozen=True)
+class DistillationPart:
+    """The part of the report about distillation.
+
+    Attributes:
+        verdict: Whether it earns its place, and on what evidence.
+        start: What both students start from.
+        right: On how many test rows the teacher is right, and on how many wrong.
+        students: A row of the table for each student; figures as text.
+        classes: The chart of gains by label.
+        by_label: The same as a table: a row for each label.
+        differences: Title and test rows of each kind of difference.
+        cost: What the teacher cost, in a sentence.
+        costs: A row of the table for each artefact.
+    """
+
+    verdict: str
+    start: str
+    right: tuple[int, int]
+    students: Sequence[Mapping[str, str]]
+    classes: Panel
+    by_label: Sequence[Mapping[str, str]]
+    differences: Sequence[tuple[str, Sequence[Mapping[str, Any]]]]
+    cost: str
+    costs: Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """What teacher and students answer on the test rows.
+
+    Attributes:
+        truth: Label ids, ``[rows]``.
+        teacher: The teacher's answers, likewise.
+        given: The answers of each student, likewise.
+        sure: The probability that a student's answer comes with.
+    """
+
+    truth: np.ndarray
+    teacher: np.ndarray
+    given: Mapping[str, np.ndarray]
+    sure: Mapping[str, np.ndarray]
+
+    def right(self, name: str) -> np.ndarray:
+        """Tell which rows a student answers rightly, ``[rows]``."""
+        return self.given[name] == self.truth  # type: ignore[no-any-return]
+
+
+def distillation_part(work: Workspace, summary: Summary) -> DistillationPart | None:
+    """Return the part of the report about distillation; None if a student is missing."""
+    if not all(name in work.ledger for name in _STUDENTS):
+        return None
+    answers = _answers(work, summary.teacher.name)
+    gains = _gains_by_label(answers)
+    taught = answers.teacher == answers.truth
+    return DistillationPart(
+        verdict=_verdict(answers),
+        start=_start(work),
+        right=(int(taught.sum()), int((~taught).sum())),
+        students=[_student(work.ledger[name], answers) for name in _STUDENTS],
+        classes=_classes(work, answers, gains),
+        by_label=_by_label(work, answers, gains),
+        differences=_differences(work, answers),
+        cost=_cost(work),
+        costs=[_costs(row) for row in work.ledger if row.stage in _STAGES],
+    )
+
+
+def _answers(work: Workspace, teacher: str) -> _Answers:
+    import numpy as np
+
+    probabilities = {name: softmax(work.logits(name)["test"]) for name in _STUDENTS}
+    return _Answers(
+        truth=np.asarray(work.rows.test.labels),
+        teacher=work.logits(teacher)["test"].argmax(axis=1),
+        given={name: values.argmax(axis=1) for name, values in probabilities.items()},
+        sure={name: values.max(axis=1) for name, values in probabilities.items()},
+    )
+
+
+def _gain(answers: _Answers, rows: np.ndarray | slice = slice(None)) -> Gain:
+    one, other = (answers.right(name)[rows][None] for name in _STUDENTS)
+    return paired_gain(one, other)
+
+
+def _verdict(answers: _Answers) -> str:
+    gain = _gain(answers)
+    own, other = (answers.right(name) for name in _STUDENTS)
+    if gain.low > 0:
+        head = "Distillation earns its place"
+    elif gain.high < 0:
+        head = "Distillation does more harm than good here"
+    else:
+        head = "Distillation makes no difference here that chance would not"
+    return (
+        f"{head}: the student's test accuracy is {points(gain.mean)} against the one without a "
+        f"teacher, 95% interval {_interval(gain)}. It is right on "
+        f"{counted(int((own & ~other).sum()), 'test row')} where that one is wrong, and wrong on "
+        f"{int((other & ~own).sum()):,} where that one is right."
+    )
+
+
+def _interval(gain: Gain) -> str:
+    return f"{points(gain.low)} to {points(gain.high)}"
+
+
+def _start(work: Workspace) -> str:
+    settings = work.recipe.distill
+    start = (
+        f"Both start from {described(settings.student)} as they were pretrained"
+        f"{', the student after a stage of imitation' if settings.imitate else ''}."
+        if settings.student.model is not None
+        else "They do not start alike: the student starts from layers of the fine-tuned teacher, "
+        "the other one from the same layers of the pretrained backbone. What is compared is all "
+        "that a teacher gives, its weights and its answers."
+    )
+    return f"{start} The interval is over test rows (paired bootstrap, {RESAMPLES:,} resamples)."
+
+
+def _student(row: Row, answers: _Answers) -> dict[str, str]:
+    given, taught = answers.given[row.name], answers.teacher == answers.truth
+    same = given == answers.teacher
+    return {
+        "name": row.name,
+        "validation": percent(row.validation["accuracy"], 2),
+        "test": percent(accuracy(row), 2),
+        "macro_f1": percent(row.metrics["macro_f1"], 2),
+        "agrees": percent(float(same.mean())),
+        "agrees_right": _share(same[taught]),
+        "agrees_wrong": _share(same[~taught]),
+        "mends": _share(answers.right(row.name)[~taught]),
+    }
+
+
+def _share(rows: np.ndarray) -> str:
+    return percent(float(rows.mean())) if len(rows) else ""
+
+
+def _gains_by_label(answers: _Answers) -> dict[int, Gain]:
+    """Return the gain of recall by label id, the largest first; labels without rows are left out.
+
+    The accuracy on the rows of one label is its recall.
+    """
+    labels = sorted(set(answers.truth.tolist()))
+    gains = {label: _gain(answers, answers.truth == label) for label in labels}
+    return dict(sorted(gains.items(), key=lambda item: -item[1].mean))
+
+
+def _recall(answers: _Answers, name: str, label: int) -> float:
+    return float(answers.right(name)[answers.truth == label].mean())
+
+
+def _classes(work: Workspace, answers: _Answers, gains: Mapping[int, Gain]) -> Panel:
+    names = [one_line(label, 40) for label in work.rows.labels]
+    order, remarks = list(gains), []
+    for label, word in ((order[0], "gains"), (order[-1], "loses")):
+        gain = gains[label]
+        if (gain.mean > 0) == (word == "gains") and gain.mean:
+            rows = counted(gain.rows, "test row")
+            remarks.append(f"{names[label]} {word} most, {points(gain.mean)} on {rows}")
+    beyond = sum(gain.low > 0 or gain.high < 0 for gain in gains.values())
+    remarks.append(
+        f"intervals of {beyond or 'none'} of {counted(len(gains), 'label')} leave out zero"
+    )
+    chart = label_charts.class_gains(
+        {name: [_recall(answers, name, label) for label in gains] for name in _STUDENTS},
+        [f"{points(gain.mean)} ({gain.rows:,})" for gain in gains.values()],
+        [work.rows.labels[label] for label in order],
+    )
+    return Panel("class_gains", "Gain by label", f"Recall: {'; '.join(remarks)}.", chart)
+
+
+def _by_label(
+    work: Workspace, answers: _Answers, gains: Mapping[int, Gain]
+) -> list[dict[str, str]]:
+    return [
+        {
+            "label": one_line(work.rows.labels[label], 60),
+            "rows": f"{gain.rows:,}",
+            "student": percent(_recall(answers, "student", label)),
+            "alone": percent(_recall(answers, "student-alone", label)),
+            "gain": points(gain.mean),
+            "interval": _interval(gain),
+        }
+        for label, gain in gains.items()
+    ]
+
+
+def _differences(work: Workspace, answers: _Answers) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Return the rows on which just one student is right, those first where both are surest."""
+    import numpy as np
+
+    own, other = (answers.right(name) for name in _STUDENTS)
+    both_sure = np.sum([answers.sure[name] for name in _STUDENTS], axis=0)
+    found = []
+    for title, where in (
+        ("Right with a teacher, wrong without", own & ~other),
+        ("Wrong with a teacher, right without", other & ~own),
+    ):
+        rows = np.flatnonzero(where)
+        if len(rows):
+            shown = rows[np.argsort(-both_sure[rows], kind="stable")][:_EXAMPLES]
+            how_many = f"{len(shown)} of {counted(len(rows), 'row')}"
+            found.append((f"{title}: {how_many}", [_example(work, answers, row) for row in shown]))
+    return found
+
+
+def _example(work: Workspace, answers: _Answers, row: int) -> dict[str, Any]:
+    names, truth = work.rows.labels, answers.truth[row]
+    given = {"teacher": answers.teacher[row]}
+    given |= {name: answers.given[name][row] for name in _STUDENTS}
+    return {
+        "text": one_line(work.rows.test.texts[row], _SHOWN),
+        "true": one_line(names[truth], 40),
+        "answers": [
+            {
+                "label": one_line(names[label], 40),
+                "sure": percent(answers.sure[name][row], 0) if name in answers.sure else "",
+                "right": bool(label == truth),
+            }
+            for name, label in given.items()
+        ],
+    }
+
+
+def _cost(work: Workspace) -> str:
+    rows = [row for row in work.ledger if row.stage in _STAGES]
+    teacher = sum(row.seconds for row in rows if row.name in ("teacher", "merged"))
+    student, alone = (work.ledger[name].seconds for name in _STUDENTS)
+    return (
+        f"The teacher itself took {duration(teacher)}; its student {duration(student)}, the one "
+        f"without a teacher {duration(alone)}."
+    )
+
+
+def _costs(row: Row) -> dict[str, Any]:
+    return {
+        "name": row.name,
+        "seconds": f"{row.seconds:,.0f}",
+        "tokens": f"{row.tokens_read / 1e6:,.2f}" if row.tokens_read else "",
+        "speed": f"{row.tokens_per_second:,.0f}" if row.tokens_per_second else "",
+        "notes": row.notes if row.stage == "distill" else (),
+    }
