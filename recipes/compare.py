@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from adapters.errors import AdapterError
 from distill.errors import DistillError
@@ -17,6 +18,8 @@ from recipes.cells import Cell, check_cells, make_cells
 from recipes.child import Run
 from recipes.console import Parser, say
 from recipes.errors import RecipeError
+from recipes.ledger import Row
+from recipes.reporting.bootstrap import Gain
 from recipes.reporting.comparison import (
     Comparison,
     Outcome,
@@ -26,6 +29,10 @@ from recipes.reporting.comparison import (
     print_comparison,
     write_comparison,
 )
+from recipes.reporting.comparison_students import gain_of
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 COMPARED, FAILED, WRONG, STOPPED = 0, 1, 3, 130
 _EPILOG = """\
@@ -38,8 +45,13 @@ examples:
   python -m recipes.compare lora_cls strategy.name=lora,dora,bottleneck,bitfit --seeds 0,1,2
   python -m recipes.compare lora_cls strategy.rank=4,8,16 train.learning_rate=1e-3,3e-4
   python -m recipes.compare lora_cls "strategy={name: lora, rank: 8},{name: ia3}" train.epochs=3
+  python -m recipes.compare lora_cls distill.student.layers=2,3 --to distill --seeds 0,1,2
   python -m recipes.compare lora_cls strategy.name=lora,dora \\
       --variant "strategy.name=full backbone.quantization=none train.learning_rate=2e-4"
+
+With --to distill each run trains its students too, and the gain of the student over the one
+without a teacher is told with its interval. A run that differs from a finished one only in how its
+students learn starts from that one's teacher.
 
 The same command again goes on where it stopped, and uses what is finished.
 
@@ -84,8 +96,9 @@ def _parser() -> argparse.ArgumentParser:
         "--out", metavar="DIR", help="the comparison's folder (default: runs/compare-NAME)"
     )
     parser.add_argument(
-        "--to", choices=("finetune", "merge"), default="merge",
-        help="how far each run goes (default: merge, which measures the drift of merging)",
+        "--to", choices=("finetune", "merge", "distill"), default="merge",
+        help="how far each run goes (default: merge, which measures the drift of merging); distill "
+        "compares the students",
     )  # fmt: skip
     parser.add_argument("--dry-run", dest="plan", action="store_true", help="print the cells")
     parser.add_argument(
@@ -173,22 +186,33 @@ def _run_all(runs: Sequence[Run], options: argparse.Namespace) -> dict[Path, str
         task = bar.add_task("", total=len(runs))
         for number, run in enumerate(runs, start=1):
             bar.update(task, description=run.title, refresh=True)
+            head = f"[{number}/{len(runs)}] {run.title}"
             finished = run.is_finished(options.to)
-            if not finished and (fault := run.start(options.recipe, words)):
-                faults[run.folder] = fault
-            said = "done before" if finished else _told(run, faults)
-            line = f"[{number}/{len(runs)}] {run.title}: {said}"
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+            if not finished:
+                if donor := run.donor(runs):
+                    _print_line(console, f"{head}: teacher of {donor.title}, used again")
+                if fault := run.start(options.recipe, words, donor):
+                    faults[run.folder] = fault
+            _print_line(console, f"{head}: {'done before' if finished else _told(run, faults)}")
             bar.advance(task)
     return faults
+
+
+def _print_line(console: Console, line: str) -> None:
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _told(run: Run, faults: Mapping[Path, str]) -> str:
     if run.folder in faults:
         return f"failed: {faults[run.folder]}"
-    teacher = run.ledger["teacher"]
-    valid, test = teacher.validation["accuracy"], teacher.metrics["accuracy"]
-    return f"valid. {100 * valid:.2f}, test {100 * test:.2f}, {teacher.seconds:.1f} s"
+    ledger = run.ledger
+    names = [name for name in ("student", "student-alone") if name in ledger]
+    return "; ".join(_scores(ledger[name]) for name in ("teacher", *names))
+
+
+def _scores(row: Row) -> str:
+    valid, test = row.validation["accuracy"], row.metrics["accuracy"]
+    return f"{row.name} valid. {100 * valid:.2f}, test {100 * test:.2f}, {row.seconds:.1f} s"
 
 
 def _gather(name: str, runs: Sequence[Run], faults: Mapping[Path, str], folder: Path) -> Comparison:
@@ -199,8 +223,16 @@ def _gather(name: str, runs: Sequence[Run], faults: Mapping[Path, str], folder: 
         found = {} if fault else figures(run.ledger)
         place = str(run.folder.relative_to(folder))
         grouped.setdefault(run.cell, []).append(Outcome(run.seed, place, found, fault))
-    results = [Result(cell.label, cell.overrides, found) for cell, found in grouped.items()]
+    results = [
+        Result(cell.label, cell.overrides, outcomes, _gain(outcomes, folder))
+        for cell, outcomes in grouped.items()
+    ]
     return Comparison(name, results, baselines(runs[0].ledger), list(_notes(runs, faults)))
+
+
+def _gain(outcomes: Sequence[Outcome], folder: Path) -> Gain | None:
+    finished = [folder / outcome.folder for outcome in outcomes if "gain" in outcome.figures]
+    return gain_of(finished) if finished else None
 
 
 def _notes(runs: Sequence[Run], faults: Mapping[Path, str]) -> Iterator[str]:
