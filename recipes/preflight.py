@@ -10,11 +10,8 @@ from adapters.strategy import Strategy, called, finish, prepare
 from distill.objective import Objective, Pair, asked
 from distill.signals import Answer
 from distill.taps import ask
-from recipes.folds import drawn
-from recipes.imitation import imitation_pair
 from recipes.students import Start, make
 from recipes.tasks import Split
-from recipes.teachers import check_signals, further_teacher
 from recipes.texts import check_texts
 from recipes.workspace import Workspace, torch_call
 
@@ -38,6 +35,10 @@ def check_possible(work: Workspace) -> Start:
         AdapterError: The strategy does not fit the backbone.
         DistillError: An objective cannot hold for this teacher and this student.
     """
+    # What these modules train with takes seconds to load, and a wrong command is told at once.
+    from recipes.imitation import imitation_pair
+    from recipes.teachers import check_signals
+
     recipe, imitate = work.recipe, work.recipe.distill.imitate
     _ = work.rows, work.max_length
     for settings in (recipe.train, recipe.distill.train, *([imitate.train] if imitate else [])):
@@ -88,6 +89,9 @@ def _check_objectives(
 
 def _check_knowledge(work: Workspace) -> None:
     """Look at the further texts and teachers that a student learns from."""
+    from recipes.folds import drawn
+    from recipes.teachers import further_teacher
+
     settings = work.recipe.distill
     check_texts(work)
     for name in settings.teachers:

@@ -119,6 +119,22 @@ def test_a_second_run_starts_from_what_the_first_has_learnt(
     assert all(weight.requires_grad for weight in bench.first.student.parameters())
 
 
+def test_a_task_with_other_labels_starts_from_it_too(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = tmp_path / "nobody.txt"
+    plain.write_text("".join(f"here there {text} was\n" for text, _ in tiny.rows(30, seed=9)))
+    words = [f"distill.imitate.text={plain}", "distill.imitate.own=0"]
+    first = bench.imitate(bench.make(tmp_path / "first", *words))
+    table = (tmp_path / "first.csv").read_text().replace("animal", "beast", 30)
+    (tmp_path / "other.csv").write_text(table)
+    monkeypatch.setattr(imitation, "fit", stop)
+    work = bench.make(tmp_path / "other", *words)
+    assert len(work.rows.labels) == 4
+    again = bench.imitate(work)
+    assert same(layer_stack(again.student).state_dict(), layer_stack(first.student).state_dict())
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -283,8 +283,8 @@ def test_growing_can_be_cut_off_too(tiny_backbone: Make, tmp_path: Path) -> None
     assert contents(tmp_path / "c") == contents(tmp_path / "whole")
 
 
-def fill_and_die(folder: Path, teacher: Teacher) -> None:
-    dying = Counting(teacher, 4, lambda: os.kill(os.getpid(), signal.SIGKILL))
+def fill_and_die(folder: Path, backbone: Path) -> None:
+    dying = Counting(live(backbone), 4, lambda: os.kill(os.getpid(), signal.SIGKILL))
     CachedTeacher(folder, dying, TEXTS, batch_size=7)
 
 
@@ -293,11 +293,12 @@ def test_a_cache_that_was_killed_goes_on_and_ends_the_same(
 ) -> None:
     teacher = live(tiny_backbone("bert"))
     CachedTeacher(tmp_path / "whole", teacher, TEXTS, batch_size=7)
-    child = multiprocessing.get_context("fork").Process(
-        target=fill_and_die, args=(tmp_path / "c", teacher)
+    # Spawned: the threads of a forked process that has used PyTorch wait for each other forever.
+    child = multiprocessing.get_context("spawn").Process(
+        target=fill_and_die, args=(tmp_path / "c", tiny_backbone("bert"))
     )
     child.start()
-    child.join(60)
+    child.join(120)
     assert child.exitcode == -signal.SIGKILL
     rest = Counting(teacher)
     CachedTeacher(tmp_path / "c", rest, TEXTS, batch_size=7)

@@ -25,7 +25,6 @@ Make = Callable[..., Workspace]
 NEW = "something quite new"
 
 
-@augmentations.register("leaking")
 class Leaking(Augmentation):
     """By some accident it writes what validation and test rows say."""
 
@@ -100,13 +99,14 @@ def test_splits_that_others_report_on_are_not_read(
 def test_what_augmentation_makes_gives_nothing_away(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    work = make("distill.augment=[leaking]", "distill.copies=3", "train.augment=[leaking]")
-    secret = held_out(work)
-    leaks = [disguise(text) for text in secret for disguise in DISGUISES]
-    monkeypatch.setattr(Leaking, "texts", [*leaks, *[NEW] * 50])
-    assert more_texts(work) == [NEW]
-    grown = training_rows(work, work.recipe.train)
-    assert list(grown.texts) == [*work.rows.train.texts, NEW]
+    with augmentations.known(Leaking):
+        work = make("distill.augment=[Leaking]", "distill.copies=3", "train.augment=[Leaking]")
+        secret = held_out(work)
+        leaks = [disguise(text) for text in secret for disguise in DISGUISES]
+        monkeypatch.setattr(Leaking, "texts", [*leaks, *[NEW] * 50])
+        assert more_texts(work) == [NEW]
+        grown = training_rows(work, work.recipe.train)
+        assert list(grown.texts) == [*work.rows.train.texts, NEW]
 
 
 def test_what_is_made_of_the_rows_comes_with_what_is_read(make: Make, tmp_path: Path) -> None:

@@ -256,10 +256,18 @@ def _cost(work: Workspace) -> str:
     rows = [row for row in work.ledger if row.stage in _STAGES]
     teacher = sum(row.seconds for row in rows if row.name in ("teacher", "merged"))
     student, alone = (work.ledger[name].seconds for name in _STUDENTS)
-    return (
+    said = (
         f"The teacher itself took {duration(teacher)}; its student {duration(student)}, the one "
         f"without a teacher {duration(alone)}."
     )
+    answers, epochs = work.ledger["student"].teacher_seconds, work.recipe.distill.train.epochs
+    if answers:
+        said += (
+            f" The teacher answered each text once, in {duration(answers)} of these; asked at "
+            f"every step of up to {counted(epochs, 'epoch')} it would have taken "
+            f"{duration(epochs * answers)}."
+        )
+    return said
 
 
 def _costs(row: Row) -> dict[str, Any]:
