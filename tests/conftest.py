@@ -29,3 +29,9 @@ def tiny_backbone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], P
 
     hush()
     return make
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that run whole chains: a worker that gets one last would end alone."""
+    long = {item.path for item in items if item.get_closest_marker("chain")}
+    items.sort(key=lambda item: item.path not in long)
