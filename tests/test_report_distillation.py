@@ -172,6 +172,7 @@ def test_costs_and_notes_are_shown(tmp_path: Path) -> None:
     work.ledger.update(
         "student",
         seconds=61.0,
+        teacher_seconds=7.0,
         tokens_read=2_340_000,
         tokens_per_second=1234.0,
         notes=["the teacher answered 40 <texts> in 3 s"],
@@ -180,6 +181,9 @@ def test_costs_and_notes_are_shown(tmp_path: Path) -> None:
     page = Page((work.folder / "report.html").read_text(encoding="utf-8"))
     text = page.text.replace("\u00a0", " ")
     assert "The teacher itself took 6 s; its student 61 s, the one without a teacher 3 s." in text
+    epochs = work.recipe.distill.train.epochs
+    assert "answered each text once, in 7 s of these" in text
+    assert f"would have taken {7 * epochs} s" in text
     assert re.search(r"student 61 2\.34 1,234", text)
     assert "student : the teacher answered 40 <texts> in 3 s" in text
 
