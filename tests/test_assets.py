@@ -232,13 +232,18 @@ def test_uv_runs_pip_where_there_is_none(tiny, tmp_path, monkeypatch):
         f'shift 5\nexec {sys.executable} -m pip "$@"\n'
     )
     uv.chmod(0o755)
-    monkeypatch.setattr(pip_module.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(pip_module.importlib.metadata, "distributions", lambda **_: [])
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     assert (get(tiny) / "more.txt").is_file()
 
 
+def test_looking_for_pip_leaves_setuptools_usable():
+    code = "from recipes.assets import pip_download; pip_download._find_pip(); import setuptools"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_neither_pip_nor_uv_says_what_to_do(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(pip_module.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(pip_module.importlib.metadata, "distributions", lambda **_: [])
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(RecipeError, match="-m ensurepip"):
         get(tiny)

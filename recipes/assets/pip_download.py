@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
+import importlib.metadata
 import os
 import re
 import shutil
@@ -70,7 +70,8 @@ def download_wheels(wheels: Sequence[Wheel], folder: Path) -> list[Path]:
 
 
 def _find_pip() -> list[str]:
-    if importlib.util.find_spec("pip") is not None:
+    # Asked of the metadata: importlib's find_spec("pip") makes a later import of setuptools fail.
+    if any(importlib.metadata.distributions(name="pip")):
         return [sys.executable, "-m", "pip"]
     # Environments made by uv have no pip; uv itself has no download command but can run pip.
     if uv := shutil.which("uv"):
