@@ -13,6 +13,7 @@ from recipes.workspace import Workspace, by_length
 
 if TYPE_CHECKING:
     import numpy as np
+    from sklearn.linear_model import LogisticRegression
 
 #: Inverse strength of the regularization of both logistic regressions.
 _C = 10.0
@@ -58,12 +59,10 @@ def majority(work: Workspace) -> Fitted:
 def tfidf_logreg(work: Workspace) -> Fitted:
     """Fit a logistic regression on weighted counts of words and pairs of words."""
     from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
 
     vectorizer = TfidfVectorizer(ngram_range=(1, 2))
     features = vectorizer.fit_transform(work.rows.train.texts)
-    model = LogisticRegression(C=_C, max_iter=1000)
-    model.fit(features, work.rows.train.labels)
+    model = _logistic_regression(features, work.rows.train.labels)
     words = sum(len(word.encode()) for word in vectorizer.vocabulary_)
     weights = model.coef_.size + model.intercept_.size
     facts = {
@@ -81,12 +80,10 @@ def frozen_logreg(work: Workspace) -> Fitted:
     always computed, so that its time can be taken.
     """
     import numpy as np
-    from sklearn.linear_model import LogisticRegression
 
     with np.load(work.folder / "baseline" / "embeddings.npz") as kept:
         embeddings = {split: kept[split] for split in kept.files}
-    model = LogisticRegression(C=_C, max_iter=1000)
-    model.fit(embeddings["train"], work.rows.train.labels)
+    model = _logistic_regression(embeddings["train"], work.rows.train.labels)
     known = {
         text: row
         for split in ("validation", "test")
@@ -110,6 +107,15 @@ def frozen_logreg(work: Workspace) -> Fitted:
         "size_bytes": size(work.backbone.path) + 4 * weights,
     }
     return answer, facts
+
+
+def _logistic_regression(features: Any, labels: Sequence[int]) -> LogisticRegression:
+    from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits
+
+    # The threads of the linear algebra and those of PyTorch wait for each other: one is faster.
+    with threadpool_limits(1, "blas"):
+        return LogisticRegression(C=_C, max_iter=1000).fit(features, labels)
 
 
 BASELINES: dict[str, Callable[[Workspace], Fitted]] = {
