@@ -308,8 +308,9 @@ def test_the_gate_says_no(
     from recipes.stages import quantize
 
     out = tmp_path / "gated"
+    shutil.copytree(whole, out)
     monkeypatch.setattr(quantize, "quantize_int8", _spoiled(quantize.quantize_int8))
-    assert main(arguments(out, "gate.min_label_agreement=1.0")) == 2
+    assert main(arguments(out, "--from", "quantize", "gate.min_label_agreement=1.0")) == 2
     assert "gate.min_label_agreement asks for at least 1" in capfd.readouterr().out
     assert [row["name"] for row in ledger(out)] == ROWS[:-1]
     assert not (out / "bundle").exists()
@@ -351,8 +352,8 @@ def test_a_strategy_from_outside_runs_through_plugin(
         "        return model\n"
     )
     out = tmp_path / "out"
-    given = arguments(out, "strategy=norms_only", "--plugin", str(plugin))
-    assert main(given) in (0, 2)
+    given = arguments(out, "strategy=norms_only", "--plugin", str(plugin), "--to", "merge")
+    assert main(given) == 0
     teacher = next(row for row in ledger(out) if row["name"] == "teacher")
     norms, head = 2 * 32 * (1 + 2 * 4), 32 * 32 + 32 + 32 * 3 + 3
     assert teacher["trainable_parameters"] == norms + head
@@ -363,9 +364,8 @@ def test_a_strategy_from_outside_runs_through_plugin(
     [
         ["distill.student.model=BACKBONE", "distill.objectives=[ce, kl]"],
         ["distill.teacher=live", "export.quantization=none"],
-        ["backbone.quantization=int8", "merge.into=dequantized"],
     ],
-    ids=["student by name", "live teacher, float32", "int8 backbone"],
+    ids=["student by name", "live teacher, float32"],
 )
 def test_other_ways_through_the_chain(
     tiny_backbone: Make, arguments: Callable[..., list[str]], tmp_path: Path, more: list[str]
@@ -380,6 +380,16 @@ def test_other_ways_through_the_chain(
     rows = {row["name"]: row for row in ledger(out)}
     assert ("student-int8" in rows) == ("export.quantization=none" not in more)
     assert rows["student-onnx"]["agreement"]["labels"] == 1
+
+
+def test_an_int8_backbone_is_adapted_and_merged(
+    arguments: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    given = ["backbone.quantization=int8", "merge.into=dequantized", "--to", "merge"]
+    assert main(arguments(out, *given)) == 0
+    rows = {row["name"]: row for row in ledger(out)}
+    assert rows["merged"]["agreement"]["labels"] > 0.9
 
 
 @pytest.mark.chain
