@@ -38,14 +38,17 @@ COMPARED, FAILED, WRONG, STOPPED = 0, 1, 3, 130
 _EPILOG = """\
 An override with several values is an axis, and the cells are the product of the axes; commas in
 brackets or quotes do not count. Each --variant adds one cell written by hand; without an axis the
-variants are the only cells, and --variant "" is the recipe as it stands. All other overrides hold
-for every cell. Every cell runs once with each seed, on the same split.
+variants are the only cells, and --variant "" is the recipe as it stands; within one, an override
+that holds blanks takes quotes of its own. All other overrides hold for every cell. Every cell runs
+once with each seed, on the same split.
 
 examples:
   python -m recipes.compare lora_cls strategy.name=lora,dora,bottleneck,bitfit --seeds 0,1,2
   python -m recipes.compare lora_cls strategy.rank=4,8,16 train.learning_rate=1e-3,3e-4
   python -m recipes.compare lora_cls "strategy={name: lora, rank: 8},{name: ia3}" train.epochs=3
   python -m recipes.compare lora_cls distill.student.layers=2,3 --to distill --seeds 0,1,2
+  python -m recipes.compare lora_cls --to distill --variant "" \\
+      --variant "'distill.objectives=[{name: kl, temperature: 4.0}, ce]' distill.train.epochs=3"
   python -m recipes.compare lora_cls strategy.name=lora,dora \\
       --variant "strategy.name=full backbone.quantization=none train.learning_rate=2e-4"
 

@@ -298,7 +298,7 @@ def test_a_cache_that_was_killed_goes_on_and_ends_the_same(
         target=fill_and_die, args=(tmp_path / "c", tiny_backbone("bert"))
     )
     child.start()
-    child.join(120)
+    child.join(250)
     assert child.exitcode == -signal.SIGKILL
     rest = Counting(teacher)
     CachedTeacher(tmp_path / "c", rest, TEXTS, batch_size=7)
