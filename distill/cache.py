@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-#: What can be kept besides the logits: what a text has once for each token and layer.
-_KEPT: frozenset[Need] = frozenset({"hidden", "embeddings"})
+#: What can be kept besides the logits: what a text has once for each token and layer, or once for
+#: each layer.
+_KEPT: frozenset[Need] = frozenset({"hidden", "embeddings", "pooled"})
 
 
 def check_cacheable(wants: Wants) -> None:
@@ -40,8 +41,9 @@ class CachedTeacher:
     """Asks the teacher once for each distinct text and reads the answers from disk afterwards.
 
     An answer is found by the content of its text, never by its place, so shuffled, repeated and
-    reordered rows get their own answers. Logits are kept in float32, hidden states and embeddings
-    in float16, all memory-mapped; any number of processes may read them at once.
+    reordered rows get their own answers. Logits and pooled states are kept in float32, hidden
+    states and embeddings in float16, all memory-mapped; any number of processes may read them at
+    once.
 
     A cache of another teacher is thrown away. One of the same teacher is kept and asked for what
     it holds: only texts that are new to it go to the teacher. After a cut-off the teacher goes on
@@ -103,8 +105,9 @@ class CachedTeacher:
                 "announce every text when the cache is made."
             ) from None
         logits = torch.from_numpy(store.logits[rows]).to(tokens.device)
+        pooled = torch.from_numpy(store.pooled[:, rows]).to(tokens.device).unbind()
         if store.states is None:
-            return Signals(logits)
+            return Signals(logits, pooled=pooled)
         starts = store.starts[rows, None]
         index = starts + np.arange(tokens.shape[1])
         # Padding is read from the last row, which holds zeros.
@@ -112,7 +115,7 @@ class CachedTeacher:
         found = torch.from_numpy(store.states.take(index, axis=0)).to(tokens.device)
         states = [found[:, :, depth].float() for depth in range(found.shape[2])]
         embeddings = states.pop(0) if "embeddings" in self.wants else None
-        return Signals(logits, tuple(states), embeddings)
+        return Signals(logits, tuple(states), embeddings, pooled=pooled)
 
 
 @dataclass
@@ -125,6 +128,7 @@ class _Store:
             ``[texts + 1]``.
         seconds: How long the teacher took for each row, ``[texts]``; 0 until it has answered.
         logits: ``[texts, classes]``.
+        pooled: ``[depth, texts, width]``; the depth is 0 if they are not wanted.
         states: Embeddings, if they are wanted, and then the layers, ``[tokens + 1, depth,
             width]``; None if nothing is wanted. The last row stays zero.
     """
@@ -133,6 +137,7 @@ class _Store:
     starts: np.ndarray
     seconds: np.ndarray
     logits: np.ndarray
+    pooled: np.ndarray
     states: np.ndarray | None
 
     @classmethod
@@ -142,25 +147,25 @@ class _Store:
         """Return the cache in a folder; None if there is none of this teacher (and these texts)."""
         import numpy as np
 
-        try:
-            facts = json.loads((folder / "cache.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return None
-        if facts["teacher"] != teacher or texts not in (None, facts["texts"]):
-            return None
-
         def load(name: str) -> np.ndarray:
             array: np.ndarray = np.load(folder / f"{name}.npy", mmap_mode="r+" if write else "r")
             return array
 
-        keys = np.load(folder / "keys.npy").astype(str).tolist()
-        return cls(
-            rows={key: row for row, key in enumerate(keys)},
-            starts=np.load(folder / "starts.npy"),
-            seconds=load("seconds"),
-            logits=load("logits"),
-            states=load("states") if (folder / "states.npy").exists() else None,
-        )
+        try:
+            facts = json.loads((folder / "cache.json").read_text(encoding="utf-8"))
+            if facts["teacher"] != teacher or texts not in (None, facts["texts"]):
+                return None
+            keys = np.load(folder / "keys.npy").astype(str).tolist()
+            return cls(
+                rows={key: row for row, key in enumerate(keys)},
+                starts=np.load(folder / "starts.npy"),
+                seconds=load("seconds"),
+                logits=load("logits"),
+                pooled=load("pooled"),
+                states=load("states") if (folder / "states.npy").exists() else None,
+            )
+        except (OSError, ValueError, KeyError, TypeError, EOFError):
+            return None  # nothing, or what a power cut has left: the teacher is asked anew
 
     def tokens(self, row: int) -> slice:
         """Return where the tokens of a row are."""
@@ -177,6 +182,7 @@ class _Store:
                 missing.append(row)
                 continue
             self.logits[row], self.seconds[row] = other.logits[old], other.seconds[old]
+            self.pooled[:, row] = other.pooled[:, old]
             if self.states is not None and other.states is not None:
                 self.states[self.tokens(row)] = other.states[other.tokens(old)]
         return np.array(missing, np.int64)
@@ -190,6 +196,8 @@ class _Store:
         import torch
 
         self.logits[batch] = answer.logits.float().cpu().numpy()
+        for depth, state in enumerate(answer.pooled):
+            self.pooled[depth, batch] = state.float().cpu().numpy()
         states = answer.hidden if answer.embeddings is None else (answer.embeddings, *answer.hidden)
         for depth, state in enumerate(states):
             assert self.states is not None
@@ -205,7 +213,7 @@ class _Store:
                 self.states[tokens, depth] = values[place, : tokens.stop - tokens.start]
         seconds = (time.perf_counter() - started) / len(batch)
         # A row counts as answered only when its answer is on the disk, whatever happens then.
-        _flush(self.logits, self.states)
+        _flush(self.logits, self.pooled, self.states)
         self.seconds[batch] = max(seconds, 1e-9)
         _flush(self.seconds)
 
@@ -239,7 +247,7 @@ def _fill(
         if not store.seconds[batch].all():
             started = time.perf_counter()
             store.put(batch, teacher.ask([texts[row] for row in batch]), started)
-    _flush(store.logits, store.states, store.seconds)
+    _flush(store.logits, store.pooled, store.states, store.seconds)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
 
@@ -270,6 +278,7 @@ def _reserve(
     np.save(folder / "starts.npy", np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]))
     _reserved(folder / "seconds.npy", np.float32, (len(lengths),))
     _reserved(folder / "logits.npy", np.float32, (len(lengths), teacher.classes))
+    _reserved(folder / "pooled.npy", np.float32, (_pooled(teacher), len(lengths), teacher.width))
     if depth := _depth(teacher):
         shape = (int(lengths.sum()) + 1, depth, teacher.width)
         _reserved(folder / "states.npy", np.float16, shape)
@@ -316,7 +325,13 @@ def _depth(teacher: Teacher) -> int:
     return len(teacher.wants.get("hidden", ())) + ("embeddings" in teacher.wants)
 
 
+def _pooled(teacher: Teacher) -> int:
+    """Return how many pooled states are kept of a text."""
+    return len(teacher.wants.get("pooled", ()))
+
+
 def _bytes(teacher: Teacher, lengths: np.ndarray) -> int:
-    """Return the size of a cache: a key, a start, seconds and logits a text, states a token."""
-    texts = len(lengths) * (32 + 8 + 4 + 4 * teacher.classes)
+    """Return a cache's size: key, start, seconds, logits, pooled a text; states a token."""
+    pooled = 4 * _pooled(teacher) * teacher.width
+    texts = len(lengths) * (32 + 8 + 4 + 4 * teacher.classes + pooled)
     return texts + (int(lengths.sum()) + 1) * _depth(teacher) * teacher.width * 2

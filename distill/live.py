@@ -126,14 +126,14 @@ class LiveTeacher:
             self.max_length,
             self.wants,
             self.temperature,
-            _reading(self.tokenizer),
+            reading(self.tokenizer),
         ]
         digest.update(json.dumps(facts, sort_keys=True, default=str).encode())
         return digest.hexdigest()
 
 
-def _reading(tokenizer: PreTrainedTokenizerBase) -> Any:
-    """Return how a tokenizer reads a text; where it cuts and pads changes from call to call."""
+def reading(tokenizer: PreTrainedTokenizerBase) -> Any:
+    """Return how a tokenizer reads a text, for a hash: all but where it cuts and pads."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         return tokenizer.get_vocab()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import inspect
 import json
 import shutil
 import time
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING
 from adapters.backbone import head_modules
 from distill import LiveTeacher, Pair
 from distill.learner import Learner
+from distill.live import reading
 from distill.objective import asked
 from distill.students import layer_stack
 from recipes.assets.wheels import cache_folder
@@ -56,6 +58,15 @@ class Imitated:
     seconds: float
 
 
+@dataclass(frozen=True)
+class _Kept:
+    """What is in a folder of the cache."""
+
+    weights: dict[str, Tensor]
+    tokens: int
+    seconds: float
+
+
 def imitate(work: Workspace, start: Start, teacher: PreTrainedModel) -> Imitated:
     """Let a student imitate its parent on plain text, or fetch what an earlier run has learnt.
 
@@ -64,8 +75,6 @@ def imitate(work: Workspace, start: Start, teacher: PreTrainedModel) -> Imitated
         start: From `recipes.students.make`.
         teacher: The teacher as plain weights.
     """
-    from safetensors.torch import load_file
-
     settings = work.recipe.distill.imitate
     assert settings is not None
     parent = teacher if settings.parent == "teacher" else work.load(path=start.origin)
@@ -83,18 +92,19 @@ def imitate(work: Workspace, start: Start, teacher: PreTrainedModel) -> Imitated
         same_tokens=pair.same_tokens,
     )
     folder = cache_folder() / "imitations" / _key(work, parent, student, start.tokenizer, texts)
-    known = (folder / _FACTS).exists()
+    kept = _kept(folder)
     wait()
-    if not known:
+    if kept is None:
         # A copy learns, so that dropout and the like are the same as if it had been learnt before.
         learner = Learner(copy.deepcopy(student), settings.objectives, live, pair)
         _learn(work, learner, start, texts, folder)
-    wait()
-    facts = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
-    if known:
-        say(f"  imitation: learnt before, in {facts['seconds']:.0f} s, and kept in {folder}")
-    student.load_state_dict(load_file(folder / _WEIGHTS), strict=False)
-    return Imitated(student, len(texts), facts["tokens"], facts["seconds"])
+        wait()
+        kept = _kept(folder)
+        assert kept is not None
+    else:
+        say(f"  imitation: learnt before, in {kept.seconds:.0f} s, and kept in {folder}")
+    student.load_state_dict(kept.weights, strict=False)
+    return Imitated(student, len(texts), kept.tokens, kept.seconds)
 
 
 def imitation_pair(work: Workspace, start: Start) -> Pair:
@@ -147,6 +157,18 @@ def _learn(
     shutil.rmtree(own, ignore_errors=True)
 
 
+def _kept(folder: Path) -> _Kept | None:
+    """Return what an earlier run has left; None if there is nothing, or nothing whole."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        facts = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
+        return _Kept(load_file(folder / _WEIGHTS), facts["tokens"], facts["seconds"])
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError):
+        return None
+
+
 def _layers(student: nn.Module) -> dict[str, Tensor]:
     """Return what has learnt."""
     return {n: p.detach().contiguous() for n, p in student.named_parameters() if p.requires_grad}
@@ -161,12 +183,20 @@ def _key(
 ) -> str:
     """Return a name for what comes out, by everything that goes in; the heads do not.
 
-    So what has been learnt for one task is found again for another with other labels.
+    So what has been learnt from the same texts is found again for other labels. The training texts
+    are among them, unless ``own`` is 0: then one imitation serves every task.
     """
     recipe = work.recipe
     assert recipe.distill.imitate is not None
-    settings = recipe.distill.imitate.model_dump(mode="json")
-    facts = [settings, recipe.seed, work.max_length, tokenizer.get_vocab(), list(texts)]
+    settings = recipe.distill.imitate
+    facts = [
+        settings.model_dump(mode="json"),
+        [_source(type(objective)) for objective in settings.objectives],
+        recipe.seed,
+        work.max_length,
+        reading(tokenizer),
+        list(texts),
+    ]
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for model in (parent, student):
         heads = tuple(head_modules(model))
@@ -175,3 +205,11 @@ def _key(
                 digest.update(name.encode())
                 digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def _source(cls: type) -> str:
+    """Return the source of a class, so that what an edited plug-in computes is learnt anew."""
+    try:
+        return inspect.getsource(cls)
+    except (OSError, TypeError):
+        return cls.__qualname__

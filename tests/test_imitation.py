@@ -173,13 +173,19 @@ def test_anything_else_is_learnt_anew(
         bench.imitate(work)
 
 
+@pytest.mark.parametrize("epochs", [3, 1])
 def test_what_is_cut_off_goes_on_to_the_same_end(
-    bench: Bench, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epochs: int
 ) -> None:
+    """One long epoch too, which is how it is usually done."""
     shutil.rmtree(cache)
-    folder = tmp_path / "cut"
+    folder, asked = tmp_path / "cut", f"distill.imitate.train.epochs={epochs}"
+    unbroken = bench.first
+    if epochs == 1:
+        unbroken = bench.imitate(bench.make(tmp_path / "unbroken", asked))
+        shutil.rmtree(cache)
 
-    class Killer(training._Progress):
+    class Killer(training.Progress):
         steps = 0
 
         def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
@@ -187,18 +193,28 @@ def test_what_is_cut_off_goes_on_to_the_same_end(
             if state.global_step == self.last:
                 raise StopError
 
-        last = 13
+        last = 13 if epochs == 3 else 7
 
-    monkeypatch.setattr(training, "_Progress", Killer)
+    monkeypatch.setattr(training, "Progress", Killer)
     with pytest.raises(StopError):
-        bench.imitate(bench.make(folder))
+        bench.imitate(bench.make(folder, asked))
     assert not list(cache.rglob("*.safetensors"))
     assert last_checkpoint(folder / "imitation" / "checkpoints") is not None
     Killer.steps, Killer.last = 0, -1
-    resumed = bench.imitate(bench.make(folder))
-    assert 0 < Killer.steps < 25
-    assert same(resumed.student.state_dict(), bench.first.student.state_dict())
+    resumed = bench.imitate(bench.make(folder, asked))
+    assert 0 < Killer.steps < (25 if epochs == 3 else 7)
+    assert same(resumed.student.state_dict(), unbroken.student.state_dict())
     assert not (folder / "imitation").exists()
+
+
+@pytest.mark.parametrize("damaged", ["facts.json", "encoder.safetensors"])
+def test_what_a_power_cut_has_left_is_learnt_anew(
+    bench: Bench, cache: Path, tmp_path: Path, damaged: str
+) -> None:
+    for file in cache.rglob(damaged):
+        file.write_bytes(b"")
+    again = bench.imitate(bench.make(tmp_path / "again"))
+    assert same(again.student.state_dict(), bench.first.student.state_dict())
 
 
 def test_a_cut_off_while_it_is_kept_leaves_nothing_half(

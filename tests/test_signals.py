@@ -30,9 +30,9 @@ from distill.signals import Signals, Teacher
 
 Make = Callable[[str], Path]
 TEXTS = [text for text, _ in tiny.rows(40)]
-STATES = {"embeddings": (), "hidden": (0, 3)}
+STATES = {"embeddings": (), "hidden": (0, 3), "pooled": (1,)}
 #: What a cache answers from; the rest of its files are names and times.
-ANSWERS = ("keys.npy", "starts.npy", "logits.npy", "states.npy")
+ANSWERS = ("keys.npy", "starts.npy", "logits.npy", "pooled.npy", "states.npy")
 
 
 @functools.cache
@@ -114,12 +114,16 @@ def same(one: Signals, other: Signals, mask: torch.Tensor) -> None:
         assert second.is_contiguous()
         assert torch.allclose(first[seen], second[seen], atol=5e-3)
         assert not second[~seen].any()
+    for first, second in zip(one.pooled, other.pooled, strict=True):
+        assert torch.allclose(first, second, atol=1e-5)
 
 
 # What a cache answers
 
 
-@pytest.mark.parametrize("wants", [{}, STATES, {"hidden": (3, 1)}, {"embeddings": ()}])
+@pytest.mark.parametrize(
+    "wants", [{}, STATES, {"hidden": (3, 1)}, {"embeddings": ()}, {"pooled": (3, 1)}]
+)
 def test_a_cache_answers_as_the_teacher_itself_in_any_order_and_padding(
     tiny_backbone: Make, tmp_path: Path, wants: Any
 ) -> None:
@@ -304,6 +308,18 @@ def test_a_cache_that_was_killed_goes_on_and_ends_the_same(
     CachedTeacher(tmp_path / "c", rest, TEXTS, batch_size=7)
     assert len(rest.asked) == len(TEXTS) - 3 * 7
     assert contents(tmp_path / "c") == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("name", ["cache.json", "keys.npy", "pooled.npy", "states.npy"])
+def test_a_cache_that_a_power_cut_has_emptied_is_made_anew(
+    tiny_backbone: Make, tmp_path: Path, name: str
+) -> None:
+    teacher = live(tiny_backbone("bert"))
+    assert asked(tmp_path / "c", teacher, TEXTS) == len(TEXTS)
+    whole = contents(tmp_path / "c")
+    (tmp_path / "c" / name).write_bytes(b"")
+    assert asked(tmp_path / "c", teacher, TEXTS) == len(TEXTS)
+    assert contents(tmp_path / "c") == whole
 
 
 @pytest.mark.parametrize("what", ["teacher", "texts", "wants", "damage"])
@@ -548,7 +564,7 @@ def test_combined_fingerprints_tell_all_apart(tiny_backbone: Make) -> None:
 
 def test_combinations_that_cannot_work_are_refused(tiny_backbone: Make) -> None:
     plain, rich = live(tiny_backbone("bert"), wants={}), live(tiny_backbone("bert"))
-    with pytest.raises(DistillError, match="want embeddings, hidden of several teachers"):
+    with pytest.raises(DistillError, match="want embeddings, hidden, pooled of several teachers"):
         Mean([plain, rich])
     for weights in ([1.0], [1.0, -1.0], [0.0, 0.0], [1.0, float("nan")]):
         with pytest.raises(DistillError, match="do not fit 2 teachers"):
