@@ -7,8 +7,6 @@ said in `adapters.training`.
 
 from __future__ import annotations
 
-import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,27 +16,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Sampler
-from tqdm.auto import tqdm
-from transformers import (
-    EarlyStoppingCallback,
-    PrinterCallback,
-    TrainerCallback,
-    TrainingArguments,
-)
-from transformers.trainer_utils import IntervalStrategy
+from transformers import PrinterCallback, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from adapters.hardware import Hardware
 from adapters.strategy import Strategy, call
 from adapters.training import PartTrainer, callbacks_of, last_checkpoint
 from distill.learner import Learner
-from recipes.console import say
-from recipes.memory import peak_memory, reset_peak_memory
+from recipes.callbacks import Clock, Patience, Progress, Speed
 from recipes.recipe import TrainSettings
 from recipes.tasks import Task
 from recipes.workspace import Workspace
 
 #: How many batches are sorted by length together; the more, the less padding and the less chance.
 _BUCKET = 50
+#: After which share of a training without validation it is saved, again and again.
+_SAVED_SHARE = 0.1
 
 Example = Mapping[str, Any]
 
@@ -171,17 +164,19 @@ def fit(
         strategy: Whose learning rates and callbacks are used for ``module.model``, if it has any.
     """
     precision = hardware.bf16_for(settings.precision, allow_fallback)
-    speed = _Speed(sum(len(row["input_ids"]) for row in train), hardware.device)
-    callbacks: list[TrainerCallback] = [_Progress(title, settings.metric), speed]
+    speed = Speed(sum(len(row["input_ids"]) for row in train), hardware.device)
+    callbacks: list[TrainerCallback] = [Progress(title, settings.metric), speed]
     if isinstance(module, Learner):
-        callbacks.append(_Clock(module))
+        callbacks.append(Clock(module))
     if settings.patience is not None and validation:
-        callbacks.append(EarlyStoppingCallback(settings.patience))
+        callbacks.append(Patience(settings.patience, since=_last_begin(module)))
     inner: Any = getattr(module, "model", module)
     switches = callbacks_of(strategy, inner) if strategy is not None else ()
     arguments = _arguments(folder, settings, hardware, precision, seed, steps=len(train))
     if not validation:
         arguments.eval_strategy, arguments.load_best_model_at_end = IntervalStrategy.NO, False
+        # Nothing is waited for at the end of an epoch, and one may be long.
+        arguments.save_strategy, arguments.save_steps = SaveStrategy.STEPS, _SAVED_SHARE
     # What is switched off for a while leaves weights without a gradient.
     arguments.ddp_find_unused_parameters = bool(switches) or _comes_and_goes(module)
     trainer = _Trainer(
@@ -317,95 +312,13 @@ class _Trainer(PartTrainer):
         return LengthBuckets(lengths, self.args.train_batch_size, self.args.seed)
 
 
-class _Speed(TrainerCallback):  # type: ignore[misc, unused-ignore]
-    """Times the steps of a training.
-
-    Args:
-        tokens: Tokens of all training rows.
-        device: Where they are learnt from.
-    """
-
-    def __init__(self, tokens: int, device: str) -> None:
-        self._tokens = tokens
-        self._device = device
-        self._seconds = self._start = 0.0
-        self._epochs = 0.0
-        self.peak_memory_bytes = 0
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        reset_peak_memory(self._device)
-
-    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._start = time.perf_counter()
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._seconds += time.perf_counter() - self._start
-        self._epochs += state.num_train_epochs / state.max_steps
-
-    def tokens_per_second(self) -> float:
-        """Return the tokens of the steps that this process took, a second."""
-        return self._tokens * self._epochs / self._seconds if self._seconds else 0.0
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.peak_memory_bytes = peak_memory(self._device)
-
-
 def _comes_and_goes(module: nn.Module) -> bool:
     """Tell whether a term of the loss counts for a part of the training only."""
     terms = module.objectives if isinstance(module, Learner) else ()
     return any(term.since > 0 or term.until < 1 for term in terms)
 
 
-class _Clock(TrainerCallback):  # type: ignore[misc, unused-ignore]
-    """Tells a learner how much of its training is done."""
-
-    def __init__(self, learner: Learner) -> None:
-        self._learner = learner
-
-    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._learner.progress = state.global_step / state.max_steps
-
-
-class _Progress(TrainerCallback):  # type: ignore[misc, unused-ignore]
-    """A bar on a terminal, and one line an epoch anywhere."""
-
-    def __init__(self, title: str, metric: str) -> None:
-        self.title = title
-        self.metric = metric
-        self.bar: Any = None
-        self.loss = float("nan")
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if state.is_world_process_zero:
-            self.bar = tqdm(
-                total=state.max_steps,
-                initial=state.global_step,
-                desc=self.title,
-                unit="step",
-                disable=None,
-                leave=False,
-                file=sys.stderr,
-            )
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if self.bar is not None:
-            self.bar.update(1)
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-        self.loss = (logs or {}).get("loss", self.loss)
-
-    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any, **_: Any) -> None:
-        value = metrics[f"eval_{self.metric}"]
-        say(
-            f"  {self.title}: epoch {state.epoch:.0f} of {args.num_train_epochs:.0f}, "
-            f"loss {self.loss:.3f}, validation {self.metric} {value:.4f}"
-        )
-
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if not control.should_evaluate:
-            epochs = f"{state.epoch:.0f} of {args.num_train_epochs:.0f}"
-            say(f"  {self.title}: epoch {epochs}, loss {self.loss:.3f}")
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if self.bar is not None:
-            self.bar.close()
+def _last_begin(module: nn.Module) -> float:
+    """Return the share of the training after which every term of the loss has begun."""
+    terms = module.objectives if isinstance(module, Learner) else ()
+    return max((term.since for term in terms), default=0.0)

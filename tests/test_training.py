@@ -87,6 +87,28 @@ def test_patience_stops_early(tiny_backbone: Make, tmp_path: Path) -> None:
     assert sum("eval_accuracy" in entry for entry in history) == 2
 
 
+@pytest.mark.parametrize(("since", "epochs"), [(0.0, 2), (0.5, 3), (0.7, 4)])
+def test_patience_waits_for_the_last_term(
+    tiny_backbone: Make, tmp_path: Path, since: float, epochs: int
+) -> None:
+    """A term that begins half-way is not cut off by epochs in which it did not count."""
+    from distill import Pair, objectives
+    from distill.learner import Learner
+
+    task, tokenizer = tasks.get("text_classification")(), tiny.tokenizer()
+    rows = [(text, tiny.LABELS.index(label)) for text, label in tiny.rows(48)]
+    examples = task.features(Split(*map(list, zip(*rows, strict=True))), tokenizer, 32)
+    model = load_backbone(tiny_backbone("bert"), tiny.LABELS)
+    terms = [objectives.get("ce")(since=since)]
+    settings = SETTINGS.model_copy(update={"epochs": 5, "patience": 1, "learning_rate": 1e-9})
+    trained = fit(
+        Learner(model, terms, None, Pair(32, 32, (0, 1, 2, 3), True, 4, 4, 4)),
+        examples[:32], examples[32:], title="test", folder=tmp_path, settings=settings, task=task,
+        collate=task.collator(tokenizer), hardware=CPU, allow_fallback=True, seed=0,
+    )  # fmt: skip
+    assert sum("eval_accuracy" in entry for entry in trained.history) == epochs
+
+
 def test_without_validation_rows_the_last_epoch_stays(tiny_backbone: Make, tmp_path: Path) -> None:
     """As in an imitation: nothing is evaluated, every epoch leaves a checkpoint to go on from."""
     from distill import Pair, objectives
@@ -122,14 +144,14 @@ KILLED = """
     import test_training, recipes.training
     from recipes.console import hush
 
-    class Killer(recipes.training._Progress):
+    class Killer(recipes.training.Progress):
         def on_step_end(self, args, state, control, **more):
             super().on_step_end(args, state, control, **more)
             if state.global_step == {step}:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     hush()
-    recipes.training._Progress = Killer
+    recipes.training.Progress = Killer
     test_training.train(Path({backbone!r}), Path({out!r}))
 """
 
