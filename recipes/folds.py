@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _MARK = "whole"
 
 
-def fold_teachers(work: Workspace, count: int) -> tuple[list[PreTrainedModel], dict[str, int]]:
+def fold_teachers(work: Workspace, count: int) -> tuple[list[PreTrainedModel], Sequence[int]]:
     """Train a teacher for each fold on the rows of all others, as the recipe's teacher was trained.
 
     Folds that were finished before the run was cut off are loaded.
@@ -35,13 +35,12 @@ def fold_teachers(work: Workspace, count: int) -> tuple[list[PreTrainedModel], d
         count: How many folds.
 
     Returns:
-        The teachers as plain weights, and the fold of each training text; teacher ``i`` has not
-        seen the texts of fold ``i``.
+        The teachers as plain weights, and the fold of each training row; teacher ``i`` has seen
+        no row of fold ``i`` and nothing that was made of one.
 
     Raises:
         RecipeError: There are fewer rows of a label than folds.
     """
-    rows = work.rows.train
     fold_of = drawn(work, count)
     validation = work.examples("validation", work.tokenizer)
     models = []
@@ -62,7 +61,7 @@ def fold_teachers(work: Workspace, count: int) -> tuple[list[PreTrainedModel], d
                 (folder / _MARK).touch()
             wait()
         models.append(work.load(path=folder / "merged"))
-    return models, dict(zip(rows.texts, fold_of, strict=True))
+    return models, fold_of
 
 
 def _examples(work: Workspace, places: Sequence[int]) -> list[dict[str, Any]]:

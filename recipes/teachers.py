@@ -18,6 +18,7 @@ from recipes.console import say
 from recipes.distributed import main_first
 from recipes.folds import fold_teachers
 from recipes.students import Start
+from recipes.texts import origins
 from recipes.workspace import Workspace, load_tokenizer
 
 if TYPE_CHECKING:
@@ -76,7 +77,8 @@ def _combined(work: Workspace, teacher: PreTrainedModel, start: Start) -> Teache
     if settings.folds is None:
         own = _live(work, teacher, work.tokenizer, start)
     else:
-        models, folds = fold_teachers(work, settings.folds)
+        models, fold_of = fold_teachers(work, settings.folds)
+        folds = {text: fold_of[row] for text, row in origins(work).items()}
         own = OutOfFold([_live(work, one, work.tokenizer, start) for one in models], folds)
     others = [_live(work, *further_teacher(work, name), start) for name in settings.teachers]
     heard = [own, *others]

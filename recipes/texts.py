@@ -103,6 +103,24 @@ def training_rows(work: Workspace, settings: TrainSettings, rows: Split | None =
     )
 
 
+def origins(work: Workspace) -> dict[str, int]:
+    """Return the training row of each training text and of each text that is made of one.
+
+    Those are counted that the student learns from: `distill.augment` and `distill.train.augment`.
+    What joins two texts counts as made of the one that it begins with.
+    """
+    settings, train = work.recipe.distill, work.rows.train.texts
+    found = {text: row for row, text in enumerate(train)}
+    for ways, copies in (
+        (settings.augment, settings.copies),
+        (settings.train.augment, settings.train.copies),
+    ):
+        if ways:
+            made = variants(train, ways, copies, work.recipe.seed, source(work, train))
+            found = {variant.text: variant.origin for variant in made} | found
+    return found
+
+
 def source(work: Workspace, texts: Sequence[str]) -> Source:
     """Return what augmentations may draw from: training texts and the backbone."""
     return Source(

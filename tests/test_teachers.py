@@ -21,7 +21,7 @@ from recipes.folds import drawn, fold_teachers
 from recipes.preflight import check_possible
 from recipes.run import main
 from recipes.stages import distill
-from recipes.texts import training_rows
+from recipes.texts import more_texts, origins, training_rows
 from recipes.workspace import Workspace
 
 Make = Callable[..., Workspace]
@@ -156,9 +156,9 @@ def test_no_teacher_learns_from_the_texts_that_it_answers(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     work, seen = make("distill.folds=3"), record_fits(monkeypatch)
-    models, fold_of = fold_teachers(work, 3)
+    models, folds_of_rows = fold_teachers(work, 3)
     train = dict(zip(work.rows.train.texts, work.rows.train.labels, strict=True))
-    assert fold_of.keys() == train.keys()
+    fold_of = dict(zip(work.rows.train.texts, folds_of_rows, strict=True))
     assert len(models) == len(seen) == 3
     for fold, given in enumerate(seen):
         assert dict(given) == {text: train[text] for text in train if fold_of[text] != fold}
@@ -166,7 +166,7 @@ def test_no_teacher_learns_from_the_texts_that_it_answers(
         assert max(map(answered.count, set(answered))) <= math.ceil(len(train) / 9) + 1
         assert len(set(answered)) == 3
     monkeypatch.setattr(folds, "fit_adapter", stop)
-    assert fold_teachers(work, 3)[1] == fold_of  # what is whole is not learnt again
+    assert fold_teachers(work, 3)[1] == folds_of_rows  # what is whole is not learnt again
 
 
 def test_what_is_made_of_the_rows_stays_in_their_fold(
@@ -174,13 +174,30 @@ def test_what_is_made_of_the_rows_stays_in_their_fold(
 ) -> None:
     work = make("distill.folds=2", "train.augment=[swap, replace]", "train.copies=3")
     seen = record_fits(monkeypatch)
-    _, fold_of = fold_teachers(work, 2)
+    fold_of = dict(zip(work.rows.train.texts, fold_teachers(work, 2)[1], strict=True))
     whole = training_rows(work, work.recipe.train)
     for fold, given in enumerate(seen):
         mine = [text for text in fold_of if fold_of[text] != fold]
         assert len(given) > 1.5 * len(mine)
         assert not {text for text in fold_of if fold_of[text] == fold} & {text for text, _ in given}
     assert len(whole) > max(map(len, seen))
+
+
+def test_what_is_made_of_a_row_is_answered_by_the_teacher_that_has_not_seen_it(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    same_ways = ["train.augment=[swap]", "train.copies=2", "distill.augment=[swap]"]
+    work = make(
+        "distill.folds=2", "distill.copies=2", "distill.train.augment=[replace]", *same_ways
+    )
+    seen = record_fits(monkeypatch)
+    fold_of = fold_teachers(work, 2)[1]
+    answers = {text: fold_of[row] for text, row in origins(work).items()}
+    student = [*more_texts(work), *training_rows(work, work.recipe.distill.train).texts]
+    assert set(student) <= answers.keys()
+    for fold, given in enumerate(seen):
+        assert {text for text, _ in given} & set(student)
+        assert not {text for text in student if answers[text] == fold} & {t for t, _ in given}
 
 
 def test_teachers_of_folds_answer_the_student(
