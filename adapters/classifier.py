@@ -27,7 +27,7 @@ def load_classifier(path: Path, labels: Sequence[str], *, device: str = "cpu") -
 
     Raises:
         AdapterError: It is no sequence classifier, lacks the weights of its head, or was trained
-            for other labels.
+            for other labels or for another kind of problem.
     """
     import torch
     from transformers import AutoModelForSequenceClassification
@@ -50,6 +50,11 @@ def load_classifier(path: Path, labels: Sequence[str], *, device: str = "cpu") -
             f"The model in {path} is no finished classifier: it lacks the weights of "
             f"{', '.join(sorted(info['missing_keys'])[:3])}. Fine-tune it first (a recipe with a "
             "strategy, such as lora_cls), or name one that was."
+        )
+    if (kind := model.config.problem_type) not in (None, "single_label_classification"):
+        raise AdapterError(
+            f"The classifier in {path} was trained for {kind.replace('_', ' ')}, and here each "
+            "text has exactly one label. Name one that was trained for that."
         )
     own = [str(model.config.id2label[index]) for index in range(model.config.num_labels)]
     if sorted(own) != sorted(labels):

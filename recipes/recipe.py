@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -18,7 +19,8 @@ from adapters import AnyStrategy, strategies
 from adapters.registry import by_name
 from distill import Objective, objectives
 from distill.builtin.prediction import CrossEntropy, KullbackLeibler
-from distill.builtin.states import Hidden
+from distill.builtin.states import Embeddings, Hidden
+from distill.objective import needed
 from recipes.augmentations import AnyAugmentation, AnyLabelKeepingAugmentation
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -30,6 +32,20 @@ class Settings(BaseModel):
     """Base of every section: strict types, no unknown keys, no change after reading."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _over_defaults(cls, given: Any) -> Any:
+        """Lay what is given of a section over the section's own defaults, not over its class's."""
+        if not isinstance(given, Mapping):
+            return given
+        laid = dict(given)
+        for name, field in cls.model_fields.items():
+            default, part = field.default, given.get(name)
+            if isinstance(default, Settings) and isinstance(part, Mapping):
+                own = {key: getattr(default, key) for key in default.model_fields_set}
+                laid[name] = {**own, **part}
+        return laid
 
 
 AnyObjective = Annotated[Objective, *by_name(objectives)]
@@ -193,7 +209,8 @@ class StudentSettings(Settings):
             last states change most on training texts.
         feed_forward: Neurons that each layer's feed-forward part keeps, the most important ones;
             null for all.
-        heads: Attention heads that each layer keeps, likewise.
+        heads: Attention heads that each layer keeps, likewise; only for architectures that write
+            down the size of a head, which BERT and its kin do not.
         vocabulary: Tokens to keep besides those of the texts that are learnt from and single
             characters, the most frequent ones; null for all.
         train_embeddings: Whether the student's embeddings learn too.
@@ -206,6 +223,16 @@ class StudentSettings(Settings):
     heads: Positive | None = None
     vocabulary: Annotated[int, Field(ge=0)] | None = None
     train_embeddings: bool = False
+
+    @model_validator(mode="after")
+    def _something_to_choose(self) -> StudentSettings:
+        if self.choose != "spread" and not isinstance(self.layers, int):
+            raise ValueError(
+                f"choose={self.choose} is for a number of layers; with layers="
+                f"{'null' if self.layers is None else list(self.layers)} there is nothing to "
+                "choose. Leave it out"
+            )
+        return self
 
 
 class ImitateSettings(Settings):
@@ -252,6 +279,15 @@ class ImitateSettings(Settings):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _something_learns(self) -> ImitateSettings:
+        if any(isinstance(objective, Embeddings) for objective in self.objectives):
+            raise ValueError(
+                "objective embeddings has no effect in an imitation, in which only the layers "
+                "learn. Leave it out"
+            )
+        return self
+
 
 class DistillSettings(Settings):
     """How the student learns.
@@ -291,6 +327,33 @@ class DistillSettings(Settings):
     objectives: Objectives = (KullbackLeibler(), Hidden(), CrossEntropy())
     train: TrainSettings = TrainSettings(epochs=5, learning_rate=3e-4)
     alone: Literal["epochs", "reading"] = "epochs"
+
+    @model_validator(mode="after")
+    def _all_is_read(self) -> DistillSettings:
+        taught = bool(needed(self.objectives))
+        without: dict[str, tuple[bool, str]] = {
+            "combine": (bool(self.teachers), "distill.teachers names no further teacher"),
+            "copies": (bool(self.augment), "distill.augment names no augmentation"),
+            **dict.fromkeys(
+                ("teacher", "teachers", "folds", "calibrate", "text", "augment"),
+                (taught, "no objective asks the teacher for anything"),
+            ),
+        }
+        for name, (read, why) in without.items():
+            if not read and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} has no effect, because {why}. Leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _embeddings_learn(self) -> DistillSettings:
+        if not self.student.train_embeddings and any(
+            isinstance(objective, Embeddings) for objective in self.objectives
+        ):
+            raise ValueError(
+                "objective embeddings has no effect on embeddings that do not learn: set "
+                "student.train_embeddings=true, or leave it out"
+            )
+        return self
 
 
 class ExportSettings(Settings):
@@ -373,6 +436,16 @@ class Recipe(Settings):
                 f"backbone.quantization={self.backbone.quantization} freezes; set "
                 "backbone.quantization=none, or choose a strategy such as lora"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _taught_already(self) -> Recipe:
+        for name in ("train", "merge") if self.strategy is None else ():
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(
+                    f"{name} has no effect with strategy: null, which takes the teacher as it is; "
+                    "the student's training is distill.train. Leave it out (extend distill_only)"
+                )
         return self
 
     @model_validator(mode="after")

@@ -136,9 +136,20 @@ def test_a_classifier_for_other_labels_is_refused(
     assert "knows the labels animal, food, mineral, and the data have animal, food, place" in said
 
 
+def test_a_classifier_for_another_kind_of_problem_is_refused(taught: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(taught, tmp_path / "multi")
+    config = json.loads((folder / "config.json").read_text())
+    config["problem_type"] = "multi_label_classification"
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(AdapterError, match="was trained for multi label classification"):
+        load_classifier(folder, tiny.LABELS)
+
+
 @pytest.mark.parametrize(
     ("more", "told"),
     [
+        ("train.epochs=9", "the student's training is distill.train"),
+        ("merge.into=dequantized", "merge has no effect"),
         ("backbone.quantization=nf4", "set backbone.quantization=none"),
         ("phases.classes=2", "leave phases out"),
         ("distill.folds=2", "it needs a strategy"),

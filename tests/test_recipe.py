@@ -61,6 +61,45 @@ def test_another_strategy_does_not_inherit_the_fields_of_the_old_one() -> None:
     assert plain(recipe)["strategy"] == {"name": "head"}
 
 
+def test_one_key_of_a_section_leaves_its_other_defaults(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text("data: {source: trec}\nstrategy: lora\n")
+    plain = read_recipe(str(path), ["distill.imitate={}"]).distill
+    given = read_recipe(
+        str(path),
+        [
+            "distill.train.epochs=9", "distill.student.vocabulary=50",
+            "distill.imitate.train.batch_size=64",
+        ],
+    ).distill  # fmt: skip
+    assert given.train == plain.train.model_copy(update={"epochs": 9})
+    assert given.student == plain.student.model_copy(update={"vocabulary": 50})
+    assert plain.imitate is not None
+    assert given.imitate is not None
+    assert given.imitate.train == plain.imitate.train.model_copy(update={"batch_size": 64})
+    assert (plain.train.epochs, plain.student.layers, plain.imitate.train.epochs) == (5, 3, 1)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["distill.combine=skill"], "distill.teachers names no further teacher"),
+        (["distill.copies=9"], "distill.augment names no augmentation"),
+        (["distill.objectives=[ce]", "distill.calibrate=true"], "no objective asks the teacher"),
+        (["distill.objectives=[ce]", "distill.folds=3"], "folds has no effect"),
+        (["distill.objectives=[ce]", "distill.teacher=live"], "teacher has no effect"),
+        (["distill.objectives=[kl, embeddings]"], "student.train_embeddings=true"),
+        (["distill.imitate={objectives: [embeddings]}"], "in which only the layers learn"),
+        (["distill.student={choose: importance, layers: [0, 2]}"], "nothing to choose"),
+        (["strategy=null", "backbone.quantization=none"], "extend distill_only"),
+    ],
+)
+def test_keys_without_effect_are_refused(overrides: list[str], told: str) -> None:
+    with pytest.raises(RecipeError, match="wrong") as caught:
+        read_recipe("lora_cls", overrides)
+    assert told in str(caught.value)
+
+
 def test_a_bare_name_stands_for_the_defaults() -> None:
     assert changed("strategy=lora", "strategy.rank=16") == []
 
