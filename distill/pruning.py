@@ -46,7 +46,7 @@ def prune_feed_forward(model: PreTrainedModel, width: int, batches: Batches) -> 
         raise _unlike(model, "name one width for them in its configuration")
     if not 1 <= width <= available:
         raise DistillError(
-            f"distill.student.feed_forward={width}, but the teacher's feed-forward parts have "
+            f"distill.student.feed_forward={width}, but the feed-forward parts have "
             f"{available} neurons; choose 1 to {available}."
         )
     _narrow(student, parts, width, batches)
@@ -78,7 +78,7 @@ def prune_heads(model: PreTrainedModel, heads: int, batches: Batches) -> PreTrai
     size = getattr(model.config, "head_dim", None)
     if not 1 <= heads <= available:
         raise DistillError(
-            f"distill.student.heads={heads}, but the teacher's layers have {available} heads; "
+            f"distill.student.heads={heads}, but the layers have {available} heads; "
             f"choose 1 to {available}."
         )
     if size is None:

@@ -29,7 +29,7 @@ def kept_layers(wanted: int | Sequence[int], available: int) -> tuple[int, ...]:
     if isinstance(wanted, int):
         if not 1 <= wanted <= available:
             raise DistillError(
-                f"distill.student.layers={wanted}, but the teacher has {available} layers; "
+                f"distill.student.layers={wanted}, but there are {available} to take from; "
                 f"choose 1 to {available}."
             )
         if wanted == 1:
@@ -42,8 +42,8 @@ def kept_layers(wanted: int | Sequence[int], available: int) -> tuple[int, ...]:
         or not 0 <= listed[0] <= listed[-1] < available
     ):
         raise DistillError(
-            f"distill.student.layers={list(listed)} has to list layers of the teacher in rising "
-            f"order, counted from 0; it has layers 0 to {available - 1}."
+            f"distill.student.layers={list(listed)} has to list layers in rising order, "
+            f"counted from 0; there are layers 0 to {available - 1}."
         )
     return listed
 

@@ -10,7 +10,7 @@ from adapters.strategy import Strategy, called, finish, prepare
 from distill.objective import Objective, Pair, asked
 from distill.signals import Answer
 from distill.taps import ask
-from recipes.students import Start, make
+from recipes.students import Start, make, trimmed
 from recipes.tasks import Split
 from recipes.texts import check_texts
 from recipes.workspace import Workspace, torch_call
@@ -57,6 +57,7 @@ def check_possible(work: Workspace) -> Start:
     _check_knowledge(work)
     teacher = work.load()
     start = make(work, teacher)
+    trimmed(work, start, work.rows.train.texts)
     check_signals(work, start.pair)
     _check_objectives(recipe.distill.objectives, start.pair, start.student, teacher)
     if imitate is not None:

@@ -14,7 +14,7 @@ from distill.pruning import prune_feed_forward, prune_heads
 from distill.students import chosen_layers, cut, kept_layers, layer_stack, spread
 from distill.vocabulary import trim_embeddings, trimmed_tokenizer
 from recipes import assets
-from recipes.recipe import StudentSettings
+from recipes.recipe import DistillSettings, StudentSettings
 from recipes.tasks import Split
 from recipes.workspace import Workspace, load_tokenizer
 
@@ -32,7 +32,9 @@ class Start:
 
     Attributes:
         student: What learns from the teacher: layers of the teacher, or of another backbone.
-        alone: What learns without: the same layers as they were pretrained.
+        alone: What learns without: the same layers as they were pretrained. Where a finished
+            classifier is both teacher and backbone, no other layers are known: then they are the
+            teacher's, under a new head.
         tokenizer: The tokenizer of both.
         origin: The folder of the pretrained backbone that both have their layers from.
         kept: Which layers of it they have, counted from 0.
@@ -121,6 +123,16 @@ def pair_of(
     )
 
 
+def is_cut_from_teacher(settings: DistillSettings) -> bool:
+    """Return whether the student starts from the teacher's own layers.
+
+    It does not if it comes from another backbone, nor if it first imitates the teacher's backbone:
+    then it has that one's layers.
+    """
+    imitate = settings.imitate
+    return settings.student.model is None and (imitate is None or imitate.parent == "teacher")
+
+
 def described(settings: StudentSettings) -> str:
     """Say in a few words what a student is made of."""
     whose = "the teacher" if settings.model is None else settings.model
@@ -142,14 +154,16 @@ def foretold(work: Workspace, start: Start) -> list[str]:
     """Return what is known of the student before it learns, a sentence each."""
     found = estimate(start.student)
     layers = ", ".join(map(str, start.kept))
-    whose = work.recipe.distill.student.model or "the teacher"
+    settings = work.recipe.distill
+    own = "the teacher" if is_cut_from_teacher(settings) else "the teacher's backbone"
+    whose = settings.student.model or own
     said = [
         f"the student keeps layers {layers} of {whose}",
         f"{found.parameters / 1e6:.1f} M parameters; about {found.float_bytes / 1e6:.0f} MB as "
         f"float32, {found.int8_bytes / 1e6:.0f} MB as int8; {found.latency_ms:.1f} ms for a text "
         "in PyTorch",
     ]
-    if work.recipe.distill.student.vocabulary is not None:
+    if settings.student.vocabulary is not None:
         said.append(f"{len(start.tokenizer):,} tokens stay")
     return said
 

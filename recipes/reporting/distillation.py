@@ -13,7 +13,7 @@ from recipes.reporting.bootstrap import RESAMPLES, Gain, paired_gain
 from recipes.reporting.panels import Panel
 from recipes.reporting.summary import Summary, accuracy
 from recipes.reporting.units import duration, one_line, percent, points
-from recipes.students import described
+from recipes.students import described, is_cut_from_teacher
 from recipes.tasks.wording import counted
 from recipes.workspace import Workspace
 
@@ -135,14 +135,21 @@ def _interval(gain: Gain) -> str:
 
 def _start(work: Workspace) -> str:
     settings = work.recipe.distill
-    start = (
-        f"Both start from {described(settings.student)} as they were pretrained"
-        f"{', the student after a stage of imitation' if settings.imitate else ''}."
-        if settings.student.model is not None
-        else "They do not start alike: the student starts from layers of the fine-tuned teacher, "
-        "the other one from the same layers of the pretrained backbone. What is compared is all "
-        "that a teacher gives, its weights and its answers."
-    )
+    if not is_cut_from_teacher(settings):
+        whose = described(settings.student).replace("the teacher", "the teacher's backbone")
+        imitated = ", the student after a stage of imitation" if settings.imitate else ""
+        start = f"Both start from {whose} as they were pretrained{imitated}."
+    elif work.recipe.strategy is None:
+        start = (
+            "Both start from the same layers of the teacher, the other one under a new head. What "
+            "is compared is what the teacher's answers give, its weights apart."
+        )
+    else:
+        start = (
+            "They do not start alike: the student starts from layers of the fine-tuned teacher, "
+            "the other one from the same layers of the pretrained backbone. What is compared is "
+            "all that a teacher gives, its weights and its answers."
+        )
     return f"{start} The interval is over test rows (paired bootstrap, {RESAMPLES:,} resamples)."
 
 

@@ -33,7 +33,9 @@ def run(work: Workspace) -> None:
 
     The student starts from layers of the teacher, or of another backbone, and learns from the
     teacher's answers. The other one has never met a teacher: it starts from the same layers as they
-    were pretrained and learns from the labels, as long as the recipe says.
+    were pretrained and learns from the labels, as long as the recipe says. Where a finished
+    classifier is cut down, how it was pretrained is not known: both start from its layers, and only
+    its answers make the difference.
     """
     settings = work.recipe.distill
     teacher = work.load(path=work.folder / "merged")
@@ -74,6 +76,8 @@ def run(work: Workspace) -> None:
         train = train.model_copy(update={"epochs": max(1, round(read / _tokens(known)))})
     learner = Learner(start.alone, (CrossEntropy(),), None, start.pair)
     said = [f"learnt from the labels alone, for at most {counted(train.epochs, 'epoch')}"]
+    if work.recipe.strategy is None and settings.student.model is None:
+        said.append("starts from the teacher's own layers, as nothing else is known of them")
     _learn(work, "student-alone", learner, start, known, train, time.perf_counter(), said)
 
 
