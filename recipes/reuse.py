@@ -17,6 +17,8 @@ from recipes.stages import STAGES
 TEACHER = "merge"
 _SHARED = STAGES[: [stage.name for stage in STAGES].index(TEACHER) + 1]
 _LATER = STAGES[len(_SHARED) :]
+#: Folders that are taken over: those of the shared stages, and what the teacher has answered.
+_FOLDERS = (*(name for stage in _SHARED for name in stage.folders), "signals")
 #: What belongs to single rows of the ledger and may be written over: no link, but a copy.
 _BY_ROW = ("predictions", "curves")
 
@@ -46,7 +48,7 @@ def take_teacher(other: Path, folder: Path, recipe: Recipe) -> None:
     made = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(made, ignore_errors=True)
     made.mkdir(parents=True)
-    for name in (name for stage in _SHARED for name in stage.folders if (other / name).is_dir()):
+    for name in (name for name in _FOLDERS if (other / name).is_dir()):
         shutil.copytree(other / name, made / name, copy_function=_link)
     shutil.copy2(other / "ledger.json", made)
     ledger = Ledger(made / "ledger.json")

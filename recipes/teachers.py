@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import numpy as np
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+#: The folder of the teacher's answers in a run.
+SIGNALS = "signals"
 #: Validation texts that a teacher is asked at a time.
 _BATCH = 64
 
@@ -67,7 +69,20 @@ def signals(
     with main_first():
         size = CachedTeacher.estimate(asker, texts)
         say(f"  the teacher answers {len(set(texts)):,} texts, {size / 1e6:.1f} MB on disk")
-        return CachedTeacher(work.folder / "signals", asker, texts)
+        found = CachedTeacher(work.folder / SIGNALS, asker, texts)
+    if found.reused:
+        say(f"  it had answered them before, in {found.seconds:.0f} s")
+    return found
+
+
+def keeps_signals(work: Workspace, pair: Pair) -> bool:
+    """Return whether the teacher's answers stay in the run when the student has learnt from them.
+
+    Logits alone are small, and spare a later ``--from distill``, or a run that takes this one's
+    teacher, from asking again. States are many times the training texts.
+    """
+    settings = work.recipe.distill
+    return settings.teacher == "cached" and not asked(settings.objectives, pair)[1]
 
 
 def _combined(work: Workspace, teacher: PreTrainedModel, start: Start) -> Teacher:

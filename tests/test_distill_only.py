@@ -194,7 +194,9 @@ def test_a_finished_teacher_becomes_a_small_bundle(
     assert any("taken as it is" in note for note in rows["teacher"]["notes"])
     assert any("imitated its backbone on" in note for note in rows["student"]["notes"])
     assert rows["student"]["parameters"] == rows["student-alone"]["parameters"]
-    assert not {"signals", "folds", "imitation"} & {path.name for path in out.iterdir()}
+    left = {path.name for path in out.iterdir()}
+    assert "signals" in left  # logits alone: small, and of use to a later student
+    assert not {"folds", "imitation"} & left
 
     bundle = out / "bundle"
     kept = json.loads((bundle / "tokenizer.json").read_text())["model"]["vocab"]

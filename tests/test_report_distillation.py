@@ -182,7 +182,7 @@ def test_costs_and_notes_are_shown(tmp_path: Path) -> None:
     text = page.text.replace("\u00a0", " ")
     assert "The teacher itself took 6 s; its student 61 s, the one without a teacher 3 s." in text
     epochs = work.recipe.distill.train.epochs
-    assert "answered each text once, in 7 s of these" in text
+    assert "answered each text once, which took 7 s" in text
     assert f"would have taken {7 * epochs} s" in text
     assert re.search(r"student 61 2\.34 1,234", text)
     assert "student : the teacher answered 40 <texts> in 3 s" in text

@@ -236,6 +236,29 @@ def test_a_rare_label_is_refused_before_anything_is_learnt(
     assert "\n" not in str(caught.value)
 
 
+# What is asked once
+
+
+@pytest.mark.parametrize(("objectives", "stays"), [("[kl, ce]", True), ("[kl, hidden]", False)])
+def test_logits_stay_for_a_later_student_and_states_do_not(
+    make: Make, monkeypatch: pytest.MonkeyPatch, objectives: str, stays: bool
+) -> None:
+    from distill import LiveTeacher
+    from recipes.proof import answer_splits, measured
+    from recipes.workspace import torch_call
+
+    quick = ["distill.train.epochs=1", "distill.student.layers=1"]
+    work = make(f"distill.objectives={objectives}", *quick)
+    measured(work, "merged", answer_splits(work, torch_call(own_teacher(work)), work.tokenizer))
+    distill.run(work)
+    assert (work.folder / "signals").exists() == stays
+    if stays:
+        monkeypatch.setattr(LiveTeacher, "ask", stop)
+        work.ledger.drop_stages(["distill"])
+        distill.run(work)
+        assert work.ledger["student"].teacher_seconds > 0
+
+
 # Refusals
 
 

@@ -270,8 +270,8 @@ def _cost(work: Workspace) -> str:
     answers, epochs = work.ledger["student"].teacher_seconds, work.recipe.distill.train.epochs
     if answers:
         said += (
-            f" The teacher answered each text once, in {duration(answers)} of these; asked at "
-            f"every step of up to {counted(epochs, 'epoch')} it would have taken "
+            f" The teacher answered each text once, which took {duration(answers)}; asked at every "
+            f"step of up to {counted(epochs, 'epoch')} it would have taken "
             f"{duration(epochs * answers)}."
         )
     return said

@@ -58,7 +58,7 @@ STAGES = (
     Stage("merge", ("merged",), ("merge",)),
     Stage(
         "distill",
-        ("student", "student-alone", "signals", "folds", "imitation"),
+        ("student", "student-alone", "folds", "imitation"),
         ("distill",),
         distributed=True,
     ),

@@ -19,7 +19,7 @@ from recipes.recipe import TrainSettings
 from recipes.students import Start, foretold, make, trimmed
 from recipes.tasks import UNLABELLED, Split
 from recipes.tasks.wording import counted
-from recipes.teachers import signals
+from recipes.teachers import SIGNALS, keeps_signals, signals
 from recipes.texts import more_texts, training_rows
 from recipes.training import Example, fit, set_dropout
 from recipes.workspace import Workspace, torch_call
@@ -68,7 +68,11 @@ def run(work: Workspace) -> None:
             earlier,
         )
     if is_main():
-        for name in ("signals", "folds", "imitation"):
+        for name in (
+            "folds",
+            "imitation",
+            *(() if keeps_signals(work, start.pair) else (SIGNALS,)),
+        ):
             shutil.rmtree(work.folder / name, ignore_errors=True)
     train = settings.train
     if settings.alone == "reading":
