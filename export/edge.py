@@ -164,31 +164,46 @@ class Model:
         Raises:
             BundleError: The model's output does not fit the labels, or holds NaN or infinity.
         """
+        return self.score([self.encode(text) for text in texts])
+
+    def encode(self, text: str) -> npt.NDArray[np.int64]:
+        """Return what the model is to see of a text: [I, L] for its I inputs and L tokens."""
         import numpy as np
 
-        if not texts:
+        encoding = self._tokenize(text)
+        inputs = self._processing["inputs"]
+        return np.array([getattr(encoding, INPUTS[name]) for name in inputs], dtype=np.int64)
+
+    def score(self, encoded: Sequence[npt.NDArray[np.int64]]) -> npt.NDArray[np.float32]:
+        """Return raw scores [N, C] for N encoded texts; batching and errors as in ``logits``."""
+        import numpy as np
+
+        if not encoded:
             return np.zeros((0, len(self.labels)), dtype=np.float32)
-        encodings = [self._encode(text) for text in texts]
-        longest = max(map(len, encodings))
+        shape = len(encoded), max(values.shape[1] for values in encoded)
         feed = {}
-        for name in self._processing["inputs"]:
+        for place, name in enumerate(self._processing["inputs"]):
             padding = self._processing["pad_token_id"] if name == "input_ids" else 0
-            feed[name] = np.full((len(texts), longest), padding, dtype=np.int64)
-            for row, encoding in zip(feed[name], encodings, strict=True):
-                row[: len(encoding)] = getattr(encoding, INPUTS[name])
+            feed[name] = np.full(shape, padding, dtype=np.int64)
+            for row, values in zip(feed[name], encoded, strict=True):
+                row[: values.shape[1]] = values[place]
         logits: npt.NDArray[np.float32] = self._session.run(None, feed)[0]
-        if logits.shape != (len(texts), len(self.labels)) or not np.isfinite(logits).all():
+        if logits.shape != (len(encoded), len(self.labels)) or not np.isfinite(logits).all():
             raise BundleError(
                 f"{self.folder / MODEL_FILE} gave NaN, or scores of shape {logits.shape} for "
-                f"{len(texts)} texts and {len(self.labels)} labels. Export and pack it again."
+                f"{len(encoded)} texts and {len(self.labels)} labels. Export and pack it again."
             )
         return logits
 
     def predict(self, texts: Sequence[str]) -> list[Prediction]:
         """Return one answer per text; batching and errors as in ``logits``."""
+        return self.decide(self.logits(texts))
+
+    def decide(self, scored: npt.NDArray[np.float32]) -> list[Prediction]:
+        """Return one answer per row of raw scores [N, C]."""
         import numpy as np
 
-        logits = self.logits(texts).astype(np.float64)
+        logits = scored.astype(np.float64)
         scores = np.exp(logits - logits.max(axis=1, keepdims=True))
         predictions = []
         for row in scores / scores.sum(axis=1, keepdims=True):
@@ -214,7 +229,7 @@ class Model:
             yield Check(good, f"golden text {text[:40]!r}: {found} (was {label}), {differ}")
         yield Check(same, f"{len(golden['texts'])} golden texts" if same else self._hint())
 
-    def _encode(self, text: str) -> Encoding:
+    def _tokenize(self, text: str) -> Encoding:
         """Tokenize one text, and of a huge text only the beginning if that is all the model sees.
 
         If the last visible token ends in the first half of the beginning, the cut at its end is too
