@@ -1,0 +1,223 @@
+"""An output that is written part by part, and that a killed run can go on with.
+
+Parquet files cannot be continued, and lines may be cut off anywhere. So a part is a file of its own
+that appears whole or not at all, for every format alike: none is lost and none repeated. The folder
+``OUTPUT.partial`` holds them, and says of which run they are; they are joined at the end.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from export.errors import ExportError
+from export.rows import DELIMITERS, JSON, Row, Window, suffix_of
+
+#: In the folder besides the parts: held by the process that writes, and which run it is.
+_LOCK, _RUN = "lock", "run.json"
+
+
+@contextmanager
+def partial(target: Path, identity: Mapping[str, Any], overwrite: bool) -> Iterator[Path]:
+    """Hold the folder of an output's parts against other processes.
+
+    Args:
+        target: The output.
+        identity: What the parts follow from, by the names that a message gives it.
+        overwrite: Drop parts of another identity.
+
+    Yields:
+        The folder; what is in it is of this identity.
+
+    Raises:
+        ExportError: Another process writes the output, there are parts of another identity, or the
+            folder holds something else.
+    """
+    from filelock import FileLock, Timeout
+
+    folder = target.with_name(f"{target.name}.partial")
+    folder.mkdir(exist_ok=True)
+    lock = FileLock(folder / _LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ExportError(
+            f"Another process is writing {target}. Wait for it, or name another output."
+        ) from None
+    try:
+        _take_up(folder, identity, overwrite)
+        yield folder
+    finally:
+        lock.release()
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file that is there as a whole or not at all, whatever ends the process."""
+    new = path.with_name(f"new-{path.name}")
+    with new.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    new.replace(path)
+
+
+def join(parts: Sequence[Path], columns: Sequence[str], target: Path) -> None:
+    """Make the output of its parts, and remove their folder.
+
+    Args:
+        parts: In their order, one or more, all in the folder that ``partial`` gave.
+        columns: For the header of CSV and TSV.
+        target: The output; it appears whole.
+    """
+    folder, suffix = parts[0].parent, suffix_of(target)
+    whole = folder / "joined"
+    with whole.open("wb") as file:
+        if suffix == ".parquet":
+            _join_parquet(parts, file)
+        else:
+            file.write(_delimited([columns], suffix) if suffix in DELIMITERS else b"")
+            for each in parts:
+                with each.open("rb") as lines:
+                    shutil.copyfileobj(lines, file)
+        file.flush()
+        os.fsync(file.fileno())
+    whole.replace(target)
+    _clear(folder)
+    (folder / _LOCK).unlink()
+    folder.rmdir()
+
+
+def _take_up(folder: Path, identity: Mapping[str, Any], overwrite: bool) -> None:
+    run = folder / _RUN
+    if run.exists():
+        known = json.loads(run.read_bytes())
+        differ = [name for name in identity if known.get(name) != identity[name]]
+        if not differ:
+            return
+        if not overwrite:
+            raise ExportError(
+                f"{folder} holds parts of a run with another {' and another '.join(differ)}. "
+                "Finish it as it was begun, or begin anew with --overwrite."
+            )
+    elif strangers := sorted(path.name for path in folder.iterdir() if not _is_ours(path)):
+        raise ExportError(
+            f"{folder} holds {strangers[0]}, which is of no unfinished run. Move it away, or name "
+            "another output."
+        )
+    _clear(folder)
+    write_whole(run, json.dumps(identity).encode())
+
+
+def _clear(folder: Path) -> None:
+    """Remove the parts; whose they were is forgotten last."""
+    for path in sorted(folder.iterdir(), key=lambda path: path.name == _RUN):
+        if path.name != _LOCK and _is_ours(path):
+            path.unlink()
+
+
+def _is_ours(path: Path) -> bool:
+    return path.name in (_LOCK, _RUN, "joined") or path.name.startswith(("part-", "new-"))
+
+
+# --- What is in a part ------------------------------------------------------------------------
+
+
+def encode(
+    window: Window, answers: Mapping[str, Sequence[Any]], kinds: Mapping[str, str], suffix: str
+) -> bytes:
+    """Return a window and its answers as the bytes of a part.
+
+    JSON lines keep the fields that a row has, and say null for numbers that JSON does not know. In
+    CSV and TSV what is missing is an empty field, and lists, objects and truth values are JSON.
+
+    Args:
+        window: N rows.
+        answers: New column to its N values: first the labels, then their probabilities.
+        kinds: The window's columns, see `Source.kinds`; JSON lines need none.
+        suffix: Of the output.
+
+    Returns:
+        Lines without a header, or a whole Parquet file.
+    """
+    if suffix == ".parquet":
+        return _parquet(window, answers, kinds)
+    rows = window if isinstance(window, list) else window.to_pylist()
+    pairs = zip(rows, zip(*answers.values(), strict=True), strict=True)
+    if suffix == ".jsonl":
+        lines = (row | dict(zip(answers, values, strict=True)) for row, values in pairs)
+        return "".join(f"{_json_text(line)}\n" for line in lines).encode()
+    return _delimited(([*map(row.get, kinds), *values] for row, values in pairs), suffix)
+
+
+def _delimited(lines: Iterable[Iterable[Any]], suffix: str) -> bytes:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, delimiter=DELIMITERS[suffix], lineterminator="\n")
+    writer.writerows([_cell(value) for value in line] for line in lines)
+    return text.getvalue().encode()
+
+
+def _cell(value: Any) -> str:
+    if value is None or isinstance(value, str):
+        return value or ""
+    return _json_text(value) if isinstance(value, dict | list | bool) else str(value)
+
+
+def _json_text(value: Any) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, default=str)
+    except ValueError:
+        return json.dumps(_finite(value), ensure_ascii=False, default=str)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _parquet(
+    window: Window, answers: Mapping[str, Sequence[Any]], kinds: Mapping[str, str]
+) -> bytes:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    table = _as_table(window, kinds) if isinstance(window, list) else window
+    for place, (name, values) in enumerate(answers.items()):
+        table = table.append_column(name, pa.array(values, "double" if place else "string"))
+    sink = pa.BufferOutputStream()
+    parquet.write_table(table, sink)
+    return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
+
+
+def _as_table(rows: Sequence[Row], kinds: Mapping[str, str]) -> Any:
+    import pyarrow as pa
+
+    columns = {}
+    for name, kind in kinds.items():
+        values = [_typed(row.get(name), kind) for row in rows]
+        columns[name] = pa.array(values, "string" if kind == JSON else kind)
+    return pa.table(columns)
+
+
+def _typed(value: Any, kind: str) -> Any:
+    if value is None or kind not in (JSON, "double"):
+        return value
+    return float(value) if kind == "double" else _json_text(value)
+
+
+def _join_parquet(parts: Sequence[Path], file: Any) -> None:
+    from pyarrow import parquet
+
+    with parquet.ParquetWriter(file, parquet.read_schema(parts[0])) as writer:
+        for each in parts:
+            writer.write_table(parquet.read_table(each))
