@@ -117,15 +117,15 @@ run.main(sys.argv[2:])
 """
 
 
-def test_a_run_killed_in_every_stage_goes_on_to_the_same_ledger(
+def test_a_run_killed_in_stage_after_stage_goes_on_to_the_same_ledger(
     whole: Path, arguments: Callable[..., list[str]], tmp_path: Path
 ) -> None:
     """Die in one stage after the other, after its work and before it is marked as finished."""
     out = tmp_path / "another name"
     for number, stage in enumerate(STAGES):
-        if stage.name in ("merge", "quantize"):
-            continue  # as quick as the stages beside them; each start costs seconds
-        given = arguments(out, *(["--resume"] if number else []))
+        if stage.name not in ("finetune", "distill", "bundle"):
+            continue  # what ends a stage is the same for all; each start costs seconds
+        given = arguments(out, *(["--resume"] if out.exists() else []))
         done = subprocess.run(
             [sys.executable, "-c", KILLER, stage.name, *given], capture_output=True
         )
