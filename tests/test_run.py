@@ -396,10 +396,10 @@ def test_an_int8_backbone_is_adapted_and_merged(
 def test_two_processes_end_with_one_ledger(
     arguments: Callable[..., list[str]], tmp_path: Path
 ) -> None:
-    out = tmp_path / "two"
+    out, short = tmp_path / "two", ["train.epochs=2", "distill.train.epochs=1"]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     done = subprocess.run(
-        [*launcher, "--master-port", "29611", "-m", "recipes.run", *arguments(out)],
+        [*launcher, "--master-port", "29611", "-m", "recipes.run", *arguments(out, *short)],
         capture_output=True,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
