@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 from export import edge
 from export.errors import ExportError
@@ -21,13 +21,16 @@ class Parser(argparse.ArgumentParser):
     Epilogs are printed as they are written, and options have to be written out.
     """
 
+    #: What a wrong command raises.
+    wrong: ClassVar[type[Exception]] = ExportError
+
     def __init__(self, **arguments: Any) -> None:
         formatter = argparse.RawDescriptionHelpFormatter
         super().__init__(**{"formatter_class": formatter, "allow_abbrev": False, **arguments})
 
     def error(self, message: str) -> NoReturn:
         """Refuse the command."""
-        raise ExportError(f"{message[0].upper()}{message[1:]}. See {self.prog} --help.")
+        raise self.wrong(f"{message[0].upper()}{message[1:]}. See {self.prog} --help.")
 
 
 def count(text: str) -> int:
@@ -57,6 +60,14 @@ def bundle_folder(name: str) -> Path:
     return folder
 
 
+def unusable(error: OSError) -> str:
+    """Say which file cannot be used, why, and what to look at."""
+    return (
+        f"{error.filename or 'A file'} cannot be read or written: {error.strerror or error}. "
+        "Check the path, the rights and the disk."
+    )
+
+
 def guarded(command: Callable[[], int], stopped: str = "stopped") -> int:
     """Run a command and turn what ends it into one line and an exit status.
 
@@ -81,11 +92,7 @@ def guarded(command: Callable[[], int], stopped: str = "stopped") -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except OSError as error:
-        print(
-            f"error: {error.filename or 'A file'} cannot be read or written: "
-            f"{error.strerror or error}. Check the path, the rights and the disk.",
-            file=sys.stderr,
-        )
+        print(f"error: {unusable(error)}", file=sys.stderr)
         return WRONG
     except KeyboardInterrupt:
         print(stopped, file=sys.stderr)

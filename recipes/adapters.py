@@ -19,6 +19,7 @@ from adapters.combine import HOWS, combine_adapters
 from adapters.errors import AdapterError
 from adapters.shelf import Shelf
 from adapters.strategy import strategies
+from export.console import unusable
 from recipes.adapter_folders import (
     SavedAdapter,
     check_one_backbone,
@@ -73,11 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return WRONG
     except OSError as error:
-        print(
-            f"error: {error.filename or 'A file'} cannot be read or written: "
-            f"{error.strerror or error}. Check the path, the rights and the disk.",
-            file=sys.stderr,
-        )
+        print(f"error: {unusable(error)}", file=sys.stderr)
         return WRONG
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from adapters.errors import AdapterError
 from distill.errors import DistillError
+from export.console import unusable
 from recipes.cells import Cell, check_cells, make_cells
 from recipes.child import Run
 from recipes.console import Parser, say
@@ -71,11 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return WRONG
     except OSError as error:
-        print(
-            f"error: {error.filename or 'A file'} cannot be read or written: {error.strerror}. "
-            "Free the disk or mend the rights, or choose another folder with --out.",
-            file=sys.stderr,
-        )
+        print(f"error: {unusable(error)}", file=sys.stderr)
         return WRONG
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)

@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
-from typing import Any, NoReturn
+from typing import ClassVar
 
+from export import console
 from recipes.errors import RecipeError
 
 
-class Parser(argparse.ArgumentParser):
-    """argparse, with the message and the exit status that a wrong command has here.
+class Parser(console.Parser):
+    """The parser of the commands on recipes."""
 
-    Epilogs are printed as they are written, and options have to be written out.
-    """
-
-    def __init__(self, **arguments: Any) -> None:
-        formatter = argparse.RawDescriptionHelpFormatter
-        super().__init__(**{"formatter_class": formatter, "allow_abbrev": False, **arguments})
-
-    def error(self, message: str) -> NoReturn:
-        """Refuse the command."""
-        raise RecipeError(f"{message[0].upper()}{message[1:]}. See {self.prog} --help.")
+    wrong: ClassVar[type[Exception]] = RecipeError
 
 
 def is_main() -> bool:

@@ -31,7 +31,7 @@ def print_plan(work: Workspace) -> None:
     else:
         settings = ", ".join(f"{k}={v}" for k, v in strategies.plain(recipe.strategy).items())
         print(f"strategy    {settings}")
-    print(f"student     {described(recipe.distill.student)}")
+    print(f"student     {described(recipe.distill)}")
     for sentence in foretold(work, trimmed(work, start, rows.train.texts)):
         print(f"            {sentence}")
     print(f"machine     {work.hardware.name}, {work.hardware.threads} threads")

@@ -11,14 +11,14 @@ from recipes.ledger import Ledger, write_json
 from recipes.pipeline import PROGRESS, write_recipe
 from recipes.reading import differences, plain
 from recipes.recipe import Recipe
-from recipes.stages import STAGES
+from recipes.stages import SIGNALS, STAGES
 
 #: The last stage that is shared.
 TEACHER = "merge"
 _SHARED = STAGES[: [stage.name for stage in STAGES].index(TEACHER) + 1]
 _LATER = STAGES[len(_SHARED) :]
 #: Folders that are taken over: those of the shared stages, and what the teacher has answered.
-_FOLDERS = (*(name for stage in _SHARED for name in stage.folders), "signals")
+_FOLDERS = (*(name for stage in _SHARED for name in stage.folders), SIGNALS)
 #: What belongs to single rows of the ledger and may be written over: no link, but a copy.
 _BY_ROW = ("predictions", "curves")
 

@@ -14,7 +14,7 @@ from distill.pruning import prune_feed_forward, prune_heads
 from distill.students import chosen_layers, cut, kept_layers, layer_stack, spread
 from distill.vocabulary import trim_embeddings, trimmed_tokenizer
 from recipes import assets
-from recipes.recipe import DistillSettings, StudentSettings
+from recipes.recipe import DistillSettings
 from recipes.tasks import Split
 from recipes.workspace import Workspace, load_tokenizer
 
@@ -133,9 +133,15 @@ def is_cut_from_teacher(settings: DistillSettings) -> bool:
     return settings.student.model is None and (imitate is None or imitate.parent == "teacher")
 
 
-def described(settings: StudentSettings) -> str:
+def _whose(settings: DistillSettings) -> str:
+    """Name the model that the student's layers come from."""
+    own = "the teacher" if is_cut_from_teacher(settings) else "the teacher's backbone"
+    return settings.student.model or own
+
+
+def described(distill: DistillSettings) -> str:
     """Say in a few words what a student is made of."""
-    whose = "the teacher" if settings.model is None else settings.model
+    settings, whose = distill.student, _whose(distill)
     if settings.layers is None:
         said = whose
     elif isinstance(settings.layers, int):
@@ -155,10 +161,8 @@ def foretold(work: Workspace, start: Start) -> list[str]:
     found = estimate(start.student)
     layers = ", ".join(map(str, start.kept))
     settings = work.recipe.distill
-    own = "the teacher" if is_cut_from_teacher(settings) else "the teacher's backbone"
-    whose = settings.student.model or own
     said = [
-        f"the student keeps layers {layers} of {whose}",
+        f"the student keeps layers {layers} of {_whose(settings)}",
         f"{found.parameters / 1e6:.1f} M parameters; about {found.float_bytes / 1e6:.0f} MB as "
         f"float32, {found.int8_bytes / 1e6:.0f} MB as int8; {found.latency_ms:.1f} ms for a text "
         "in PyTorch",

@@ -17,6 +17,7 @@ from recipes import assets
 from recipes.console import say
 from recipes.distributed import main_first
 from recipes.folds import fold_teachers
+from recipes.stages import SIGNALS
 from recipes.students import Start
 from recipes.texts import origins
 from recipes.workspace import Workspace, load_tokenizer
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     import numpy as np
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-#: The folder of the teacher's answers in a run.
-SIGNALS = "signals"
 #: Validation texts that a teacher is asked at a time.
 _BATCH = 64
 

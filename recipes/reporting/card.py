@@ -138,7 +138,7 @@ def _front_matter(work: Workspace, summary: Summary) -> str:
 def _made(work: Workspace) -> str:
     """Say in a sentence how the file came about."""
     recipe = work.recipe
-    small = f"a student ({described(recipe.distill.student)})"
+    small = f"a student ({described(recipe.distill)})"
     form = "float32" if recipe.export.quantization == "none" else "dynamic int8"
     learnt = f"{small} learnt from it and was exported to ONNX in {form}."
     if recipe.strategy is None:

@@ -136,9 +136,8 @@ def _interval(gain: Gain) -> str:
 def _start(work: Workspace) -> str:
     settings = work.recipe.distill
     if not is_cut_from_teacher(settings):
-        whose = described(settings.student).replace("the teacher", "the teacher's backbone")
         imitated = ", the student after a stage of imitation" if settings.imitate else ""
-        start = f"Both start from {whose} as they were pretrained{imitated}."
+        start = f"Both start from {described(settings)} as they were pretrained{imitated}."
     elif work.recipe.strategy is None:
         start = (
             "Both start from the same layers of the teacher, the other one under a new head. What "

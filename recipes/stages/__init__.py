@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from recipes.workspace import Workspace
 
 
+#: The folder of the teacher's answers; what is in it is checked, not cleared.
+SIGNALS = "signals"
+
+
 @dataclass(frozen=True)
 class Stage:
     """One step of a run.

@@ -16,10 +16,11 @@ from recipes.imitation import Imitated, imitate
 from recipes.ledger import Row
 from recipes.proof import agreement, answer_splits, check_reload, count, learning, measured, size
 from recipes.recipe import TrainSettings
+from recipes.stages import SIGNALS
 from recipes.students import Start, foretold, make, trimmed
 from recipes.tasks import UNLABELLED, Split
 from recipes.tasks.wording import counted
-from recipes.teachers import SIGNALS, keeps_signals, signals
+from recipes.teachers import keeps_signals, signals
 from recipes.texts import more_texts, training_rows
 from recipes.training import Example, fit, set_dropout
 from recipes.workspace import Workspace, torch_call
