@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from export.attention import fuse_attention, merge_projections
+from export.embeddings import fold_token_types
 from export.errors import ExportError
+from export.masks import key_masks
+from export.norms import keep_norms_apart
+from export.rewriting import CONTRIB
+from export.tokens import keep_first_token
 
 if TYPE_CHECKING:
+    from onnxscript import ir
     from torch import Tensor, nn
 
 OPSET = 20
+#: How far a graph is rewritten; see `export_onnx`.
+Optimize = Literal["none", "basic", "full"]
 
 
 def export_onnx(
@@ -21,9 +30,9 @@ def export_onnx(
     example: Mapping[str, Tensor],
     path: Path,
     *,
-    optimize: Literal["none", "full"] = "full",
+    optimize: Optimize = "full",
     metadata: Mapping[str, str] | None = None,
-) -> None:
+) -> list[str]:
     """Write a classifier as one ONNX file.
 
     The graph comes from PyTorch's dynamo exporter, the only one that keeps shapes free in
@@ -31,27 +40,51 @@ def export_onnx(
     output is ``logits`` ``[batch, classes]``.
 
     Args:
-        model: A classifier in float32, whose answer has ``logits``.
+        model: A classifier in float32 with eager attention, whose answer has ``logits``.
         example: Inputs to trace with: two rows or more of several tokens, equal padding or not.
         path: Where to write.
-        optimize: ``"full"`` lets onnxruntime's transformer tools fuse layer norms, activations and
-            their biases; ``"none"`` leaves the exporter's graph.
+        optimize: ``"none"`` leaves the exporter's graph; ``"basic"`` lets onnxruntime's transformer
+            tools fuse layer norms, activations and their biases; ``"full"`` fuses attention,
+            makes the mask once, folds the token types, leaves out of the last layer what the head
+            does not read, and fuses activations and their biases. Attention of other forms than
+            in encoders of the BERT, RoBERTa, DistilBERT, ELECTRA and MPNet kinds stays as it is.
         metadata: Entries for the file's own metadata.
+
+    Returns:
+        What a reader should know about the graph, a sentence each.
 
     Raises:
         ExportError: The architecture cannot be exported.
     """
     import onnx
+
+    with key_masks() if optimize == "full" else nullcontext():
+        program = _trace(model, example)
+    notes = [f"opset {OPSET}"]
+    if optimize == "full":
+        notes += _rewrite(program.model)
+    graph = program.model_proto
+    if optimize != "none":
+        graph = _fuse(graph, model, norms=optimize == "basic")
+    _forget_the_source(graph)
+    _name_free_axes(graph)
+    for key, value in (metadata or {}).items():
+        graph.metadata_props.add(key=key, value=value)
+    onnx.checker.check_model(graph)
+    onnx.save_model(graph, str(path))
+    return notes
+
+
+def _trace(model: nn.Module, example: Mapping[str, Tensor]) -> Any:
     import torch
 
     # The exporter mentions packages that it looks for in vain and that we do not need.
     logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
     names = list(example)
-    wrapped = _LogitsOnly(model.eval(), names)
     free = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
     try:
-        program = torch.onnx.export(
-            wrapped,
+        return torch.onnx.export(
+            _LogitsOnly(model, names).eval(),
             tuple(example[name] for name in names),
             input_names=names,
             output_names=["logits"],
@@ -65,38 +98,59 @@ def export_onnx(
             f"{type(model).__name__} does not export to ONNX: {type(error).__name__}: {error}. "
             "Choose another student (distill.student.model=…)."
         ) from error
-    assert program is not None
-    graph = program.model_proto
-    if optimize == "full":
-        graph = _fuse(graph, model)
-    _forget_the_source(graph)
-    _name_free_axes(graph)
-    for key, value in (metadata or {}).items():
-        graph.metadata_props.add(key=key, value=value)
-    onnx.checker.check_model(graph)
-    onnx.save_model(graph, str(path))
 
 
-def _fuse(graph: Any, model: nn.Module) -> Any:
-    """Fuse what onnxruntime's transformer tools recognise; attention is not among it today."""
+def _rewrite(model: ir.Model) -> list[str]:
+    """Rewrite the exporter's graph where its forms are known, and say what that came to."""
+    from onnxscript.ir.passes.common import RemoveUnusedNodesPass
+
+    graph, remove_unused = model.graph, RemoveUnusedNodesPass()
+    graph.opset_imports[CONTRIB] = 1
+    fold_token_types(graph)
+    attentions = fuse_attention(graph)
+    remove_unused(model)  # what the fused nodes have left would still read every token
+    shortened = keep_first_token(graph)
+    merge_projections(graph)
+    keep_norms_apart(graph)
+    remove_unused(model)
+    notes = [f"attentions fused: {attentions}"]
+    if not attentions:
+        notes = ["attention not fused: it has none of the forms that export.attention knows"]
+    if shortened:
+        notes.append("past its keys and values, the last layer computes the first token only")
+    return notes
+
+
+def _fuse(graph: Any, model: nn.Module, *, norms: bool) -> Any:
+    """Fuse what onnxruntime's transformer tools recognise; the exporter's attention is not in it.
+
+    Args:
+        graph: The model's protobuf.
+        model: What it was exported from.
+        norms: Whether sums and embeddings go into the norms behind them. A full graph keeps them
+            apart: `keep_norms_apart` says why of sums, and the operator for embeddings takes the
+            mask for a length, and so padding on the left for text.
+    """
     import onnx
-    from onnxruntime.transformers.optimizer import optimize_model
+    from onnxruntime.transformers.fusion_options import FusionOptions
+    from onnxruntime.transformers.optimizer import optimize_by_fusion
 
     config: Any = model.config
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
-        onnx.save_model(graph, str(path))
-        fused = optimize_model(
-            str(path),
-            model_type="bert",
-            num_heads=getattr(config, "num_attention_heads", 0),
-            hidden_size=getattr(config, "hidden_size", 0),
-            opt_level=0,
-        )
-    graph = fused.model
-    if all(opset.domain != "com.microsoft" for opset in graph.opset_import):
-        graph.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
-    return graph
+    options = FusionOptions("bert")
+    # The exporter writes layer norms as one node; the tool would only add an operator for those
+    # without a mean that ONNX does not know, and the checker refuses it.
+    options.enable_layer_norm = False
+    options.enable_skip_layer_norm = options.enable_embed_layer_norm = norms
+    fused = optimize_by_fusion(
+        graph,
+        model_type="bert",
+        num_heads=getattr(config, "num_attention_heads", 0),
+        hidden_size=getattr(config, "hidden_size", 0),
+        optimization_options=options,
+    ).model
+    if all(opset.domain != CONTRIB for opset in fused.opset_import):
+        fused.opset_import.append(onnx.helper.make_opsetid(CONTRIB, 1))
+    return fused
 
 
 def _forget_the_source(graph: Any) -> None:

@@ -361,12 +361,13 @@ class ExportSettings(Settings):
 
     Attributes:
         quantization: 8-bit integers with one scale for each output channel, or float32.
-        optimize: How far onnxruntime's tools rewrite the graph before it is quantized: not at all,
-            or with fused layer norms, activations and embeddings.
+        optimize: How far the graph is rewritten before it is quantized: not at all; by
+            onnxruntime's tools, which fuse layer norms, activations and embeddings; or fully, with
+            fused attention and without what the head does not read.
     """
 
     quantization: Literal["int8", "none"] = "int8"
-    optimize: Literal["none", "full"] = "full"
+    optimize: Literal["none", "basic", "full"] = "full"
 
 
 class GateSettings(Settings):

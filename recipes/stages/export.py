@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 
-from export.graph import OPSET, export_onnx
+from export.graph import export_onnx
 from export.parity import compare, require_equal
 from export.session import open_model
 from recipes.ledger import Row
@@ -34,7 +34,9 @@ def run(work: Workspace) -> None:
         "problem_type": work.task.problem_type,
         "processing": json.dumps(work.task.processing(tokenizer, work.max_length, list(inputs))),
     }
-    export_onnx(student, inputs, path, optimize=work.recipe.export.optimize, metadata=metadata)
+    notes = export_onnx(
+        student, inputs, path, optimize=work.recipe.export.optimize, metadata=metadata
+    )
     call = open_model(path, work.hardware.threads)
     parity = compare(torch_call(student), call, examples, collate)
     require_equal(parity, TOLERANCE, "float ONNX against PyTorch")
@@ -55,7 +57,7 @@ def run(work: Workspace) -> None:
                 "batches_answers": parity.answers,
                 "batches_worst": parity.worst,
             },
-            notes=[f"opset {OPSET}"],
+            notes=notes,
             **measured(work, "student-onnx", logits),
         )
     )
