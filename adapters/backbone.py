@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from adapters.errors import AdapterError
+from adapters.four_bits import leave_packing, mend_scales
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -75,6 +76,7 @@ def load_backbone(
             arguments["quantization_config"] = _bitsandbytes(
                 quantization, double_quantization, bf16, head
             )
+            mend_scales()
         torch.manual_seed(seed)
         model: PreTrainedModel = load(path, device_map={"": device}, **arguments)
     except (ValueError, OSError, RuntimeError, KeyError) as error:
@@ -83,6 +85,7 @@ def load_backbone(
             "Check that it is an encoder that transformers supports and that its files are whole."
         ) from error
     model.potstill_head = head
+    leave_packing(model)
     put_back_layers(model, path, device)
     return model.eval()
 

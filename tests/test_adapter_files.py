@@ -101,6 +101,9 @@ def plain_peft(folder: Path, backbone: Path, **arguments: Any) -> torch.Tensor:
     plain = AutoModelForSequenceClassification.from_pretrained(
         backbone, num_labels=count, **arguments
     )
+    for module in plain.modules():  # tiny layers cannot be packed, which bitsandbytes overlooks
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
     return logits(PeftModel.from_pretrained(plain, str(folder)))
 
 

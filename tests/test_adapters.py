@@ -15,6 +15,7 @@ from torch import nn
 from adapters import AdapterError, Strategy, strategies
 from adapters.backbone import head_modules, linear_layers, load_backbone
 from adapters.files import continue_adapter, load_adapter, save_adapter
+from adapters.four_bits import by_definition, mend_scales
 from adapters.hardware import Hardware, inspect_hardware
 from adapters.merge import merge_adapter
 from adapters.strategy import learned_state, prepare
@@ -47,6 +48,14 @@ def logits(model: nn.Module) -> torch.Tensor:
     model.eval()
     with torch.inference_mode():
         return model(**BATCH).logits  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def bf16_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let bitsandbytes believe in a processor for which it packs 4-bit weights anew."""
+    import bitsandbytes
+
+    monkeypatch.setattr(bitsandbytes.nn.modules, "has_avx512bf16", lambda: True)
 
 
 def trained(model: nn.Module, steps: int = 8) -> nn.Module:
@@ -300,3 +309,27 @@ def test_norm_tuning_of_peft_adapts_the_norms(tiny_backbone: Make) -> None:
     inside = [name for name in learnt if "classifier" not in name and "pooler" not in name]
     assert inside
     assert all("LayerNorm" in name for name in inside)
+
+
+@pytest.mark.usefixtures("bf16_processor")
+def test_an_answer_leaves_four_bit_weights_as_they_are(tiny_backbone: Make) -> None:
+    model = load(tiny_backbone("bert"), "nf4")
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    logits(model)
+    after = model.state_dict()
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (64, 96), (96, 64), (40, 312), (3, 10)])
+def test_four_bit_weights_come_back_with_their_own_scales(shape: tuple[int, int]) -> None:
+    from bitsandbytes.functional import dequantize_4bit, quantize_4bit
+
+    mend_scales()
+    torch.manual_seed(0)
+    weight = torch.randn(shape) * torch.logspace(-2, 2, shape[0])[:, None]
+    packed, state = quantize_4bit(weight, quant_type="nf4", compress_statistics=False)
+    found = dequantize_4bit(packed, state)
+    expected = by_definition(packed, state.absmax, state.blocksize, "nf4", shape)
+    torch.testing.assert_close(found, expected)
+    assert (found - weight).norm() < 0.15 * weight.norm()
