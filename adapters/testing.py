@@ -51,6 +51,7 @@ def check_strategy(
     *,
     architectures: Sequence[str] = USUAL,
     checks: Sequence[str] | None = None,
+    device: str = "cpu",
     **fields: Any,
 ) -> dict[str, str]:
     """Hold a strategy against its contract.
@@ -59,6 +60,7 @@ def check_strategy(
         cls: The class, registered or not.
         architectures: On which tiny random models; any of `adapters.tiny.ARCHITECTURES`.
         checks: Which checks; all of `adapters.testing_checks.CHECKS` if left out.
+        device: Where the models are, ``"cpu"`` or ``"cuda"``.
         **fields: Values of the strategy's fields; defaults for the others.
 
     Returns:
@@ -80,21 +82,24 @@ def check_strategy(
         strategy = constructs(cls, fields)
     except FaultError as fault:
         raise ConformanceError(name, "fields", "any architecture", str(fault)) from fault.__cause__
-    told = {architecture: _check(strategy, architecture, wanted) for architecture in architectures}
+    told = {
+        architecture: _check(strategy, architecture, wanted, device)
+        for architecture in architectures
+    }
     if told and all(told.values()):
         reason = next(iter(told.values()))
         raise ConformanceError(name, "fits", ", ".join(told), f"it refuses all of them: {reason}")
     return {architecture: reason for architecture, reason in told.items() if reason}
 
 
-def _check(strategy: Strategy, architecture: str, checks: Sequence[str]) -> str:
+def _check(strategy: Strategy, architecture: str, checks: Sequence[str], device: str) -> str:
     """Make the checks on one architecture; return why the strategy refuses it, if it does."""
     from adapters.testing_bench import Bench, quiet
     from adapters.testing_checks import CHECKS, FaultError
 
     cls = type(strategy)
     with tempfile.TemporaryDirectory() as folder, strategies.known(cls), quiet():
-        bench = Bench(Path(folder), architecture, strategy)
+        bench = Bench(Path(folder), architecture, strategy, device)
         for check in checks:
             try:
                 if reason := bench.refusal:
@@ -120,13 +125,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", help="registered names (default: all)")
     parser.add_argument("--architectures", nargs="+", default=USUAL, choices=ARCHITECTURES)
     parser.add_argument("--checks", nargs="+", help="names of checks (default: all)")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="(default: cpu)")
     options = parser.parse_args(arguments)
     failed = 0
     for name in options.names or strategies.names():
         for architecture in options.architectures:
             start = time.perf_counter()
             try:
-                said = _outcome(name, architecture, options.checks)
+                said = _outcome(name, architecture, options.checks, options.device)
             except AdapterError as error:
                 failed += 1
                 said = str(error)
@@ -135,12 +141,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if failed else 0
 
 
-def _outcome(name: str, architecture: str, checks: Sequence[str] | None) -> str:
+def _outcome(name: str, architecture: str, checks: Sequence[str] | None, device: str) -> str:
     from adapters.testing_checks import CHECKS
 
     cls, fields = strategies.get(name), EXAMPLES.get(name, {})
     check_strategy(cls, architectures=(), checks=checks, **fields)
-    reason = _check(cls(**fields), architecture, checks or list(CHECKS))
+    reason = _check(cls(**fields), architecture, checks or list(CHECKS), device)
     return f"refused: {reason}" if reason else "passes"
 
 

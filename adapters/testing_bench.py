@@ -97,12 +97,16 @@ class Bench:
         folder: A place for files.
         architecture: One of `adapters.tiny.ARCHITECTURES`.
         strategy: The strategy.
+        device: Where the models are, ``"cpu"`` or ``"cuda"``.
     """
 
-    def __init__(self, folder: Path, architecture: str, strategy: Strategy) -> None:
+    def __init__(
+        self, folder: Path, architecture: str, strategy: Strategy, device: str = "cpu"
+    ) -> None:
         self.folder = folder
         self.architecture = architecture
         self._strategy = strategy
+        self.device = device
         self.backbone = save_tiny_backbone(folder / "backbone", architecture)
         self.batch = collate([{"input_ids": ids, "labels": label} for ids, label in TEXTS])
 
@@ -115,16 +119,29 @@ class Bench:
         """The strategy, made anew each time, as every process makes it: it carries nothing over."""
         return type(self._strategy).model_validate(self._strategy.model_dump(mode="json"))
 
-    def load(self, quantization: Quantization = "none", seed: int = 0) -> PreTrainedModel:
-        """Return the backbone with a fresh head."""
-        return load_backbone(self.backbone, LABELS, quantization=quantization, seed=seed)
+    def load(
+        self,
+        quantization: Quantization = "none",
+        seed: int = 0,
+        labels: Sequence[str] = LABELS,
+        path: Path | None = None,
+    ) -> PreTrainedModel:
+        """Return the backbone, or the model of another folder, with a fresh head if it has none."""
+        return load_backbone(
+            path or self.backbone, labels, quantization=quantization, seed=seed, device=self.device
+        )
 
-    def logits(self, model: nn.Module) -> Tensor:
-        """Return the answers to the texts, ``[6, 3]``."""
-        inputs = {name: self.batch[name] for name in ("input_ids", "attention_mask")}
+    def logits(self, model: nn.Module, rows: slice = slice(None)) -> Tensor:
+        """Return the answers to the texts, or some of them as a batch, ``[texts, labels]``."""
+        mask = self.batch["attention_mask"][rows]
+        length = int(mask.sum(1).max())
+        inputs = {
+            name: self.batch[name][rows, :length].to(self.device)
+            for name in ("input_ids", "attention_mask")
+        }
         model.eval()
         with torch.inference_mode():
-            return model(**inputs).logits.clone()  # type: ignore[no-any-return]
+            return model(**inputs).logits.cpu()  # type: ignore[no-any-return]
 
     @cached_property
     def refusal(self) -> str:
@@ -158,7 +175,7 @@ class Bench:
             num_train_epochs=STEPS,
             learning_rate=RATE,
             per_device_train_batch_size=len(TEXTS),
-            use_cpu=True,
+            use_cpu=self.device == "cpu",
             seed=0,
             save_strategy="steps",
             save_steps=10,
