@@ -1,0 +1,186 @@
+"""Upload a bundle to a running server, which verifies and tests it before it answers.
+
+python -m export.push BUNDLE URL
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import io
+import ipaddress
+import json
+import ssl
+import sys
+import tarfile
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import SplitResult, quote, urlsplit
+
+from export import edge
+from export.console import DONE, Parser, bundle_folder, count, guarded
+from export.errors import ExportError
+from export.serve import TOKEN, read_token
+
+_EPILOG = f"""\
+  python -m export.push runs/lora_cls/bundle http://localhost:8000 --token-file token
+
+The server has been started with the same token, from a file or from {TOKEN}. It checks every byte
+and every recorded answer; until then, and if it refuses, the version that it has goes on. Without
+--version the bundle becomes the one after the highest.
+
+exit status: 0 the new version answers; 1 the bundle was refused, here or there; 3 the command is
+wrong, or the server cannot be reached
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    return guarded(lambda: _run(_parser().parse_args(arguments)))
+
+
+def push(
+    bundle: Path, url: str, token: str, *, name: str | None = None, version: int | None = None,
+    certificates: str | None = None, clear: bool = False, seconds: float = 600,
+) -> tuple[int, dict[str, Any]]:  # fmt: skip
+    """Upload a bundle.
+
+    Args:
+        bundle: What `export.check` would pass.
+        url: Of the server.
+        token: The server's.
+        name: Of the model there; None for the bundle's own.
+        version: None for the one after the highest.
+        certificates: File with those to trust; None for the system's.
+        clear: Send the token through a network without encryption.
+        seconds: To wait for each step of the network, the server's test included.
+
+    Returns:
+        The status and the content of the answer.
+
+    Raises:
+        BundleError: The bundle has changed since it was packed.
+        ExportError: The URL is wrong, or the server cannot be reached.
+    """
+    where = _checked(url, clear)
+    manifest = edge.read_manifest(bundle)
+    for check in edge.check_files(bundle, manifest):
+        if not check.passed:
+            raise edge.BundleError(check.message)
+    path = f"{where.path.rstrip('/')}/v2/repository/models/{quote(name or manifest['name'])}"
+    path += f"/versions/{version}/push" if version else "/push"
+    with tempfile.TemporaryFile() as archive:
+        _pack(bundle, [edge.MANIFEST_FILE, *manifest["files"]], archive)
+        try:
+            return _post(where, path, archive, token, certificates, seconds)
+        except (OSError, http.client.HTTPException) as error:
+            raise ExportError(
+                f"{url} does not answer: {error}. Is it running, and is the bundle within its "
+                "--max-upload-bytes?"
+            ) from error
+
+
+def _checked(url: str, clear: bool) -> SplitResult:
+    where = urlsplit(url)
+    if where.scheme not in ("http", "https") or not where.hostname:
+        raise ExportError(f"{url} is no URL of a server: http://HOST:PORT or https://HOST.")
+    if where.scheme == "http" and not clear and not _is_here(where.hostname):
+        raise ExportError(
+            f"{url} would carry the token in clear through the network. Use https, or --clear in a "
+            "network that you trust."
+        )
+    return where
+
+
+def _is_here(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _pack(bundle: Path, names: Sequence[str], archive: IO[bytes]) -> None:
+    with tarfile.open(fileobj=archive, mode="w:") as tar:
+        for name in names:
+            tar.add(bundle / name, name, recursive=False, filter=_plain)
+    archive.seek(0)
+
+
+def _plain(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    """Leave out who packed it and when."""
+    member.mtime = member.uid = member.gid = 0
+    member.uname = member.gname = ""
+    return member
+
+
+def _post(
+    where: SplitResult, path: str, archive: IO[bytes], token: str, certificates: str | None,
+    seconds: float,
+) -> tuple[int, dict[str, Any]]:  # fmt: skip
+    from tqdm import tqdm
+
+    size = archive.seek(0, io.SEEK_END)
+    archive.seek(0)
+    host = str(where.hostname)
+    connection = http.client.HTTPConnection(host, where.port, timeout=seconds)
+    if where.scheme == "https":
+        trusted = ssl.create_default_context(cafile=certificates)
+        connection = http.client.HTTPSConnection(host, where.port, timeout=seconds, context=trusted)
+    headers = {
+        "authorization": f"Bearer {token}",
+        "content-type": "application/x-tar",
+        "content-length": str(size),
+    }
+    with tqdm.wrapattr(
+        archive, "read", total=size, unit="B", unit_scale=True, disable=None
+    ) as file:
+        # Refused before it had come in whole: the answer may be there.
+        with suppress(BrokenPipeError, ConnectionResetError):
+            connection.request("POST", path, file, headers)
+        answer = connection.getresponse()
+    try:
+        content = json.loads(answer.read())
+    except ValueError:
+        content = None
+    if not isinstance(content, dict):
+        content = {"error": f"{answer.status} {answer.reason}: is this a server of potstill?"}
+    return answer.status, content
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="python -m export.push",
+        description="Upload a bundle to a running server.",
+        epilog=_EPILOG,
+    )
+    parser.add_argument("bundle", metavar="BUNDLE")
+    parser.add_argument("url", metavar="URL")
+    parser.add_argument("--token-file", metavar="FILE", help=f"(default: the variable {TOKEN})")
+    parser.add_argument("--name", help="of the model there (default: the bundle's own)")
+    parser.add_argument("--version", type=count, metavar="N", help="(default: the next one)")
+    parser.add_argument("--ca-file", metavar="FILE", help="certificates to trust, for https")
+    parser.add_argument("--clear", action="store_true", help="allow http to another machine")
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    token = read_token(options.token_file)
+    if token is None:
+        raise ExportError(f"A push needs the server's token: --token-file FILE, or set {TOKEN}.")
+    status, content = push(
+        bundle_folder(options.bundle), options.url, token, name=options.name,
+        version=options.version, certificates=options.ca_file, clear=options.clear,
+    )  # fmt: skip
+    if status == http.client.OK:
+        print(f"{content['name']} version {content['version']} answers on {options.url}.")
+        return DONE
+    if status in (http.client.UNPROCESSABLE_ENTITY, http.client.BAD_REQUEST):
+        raise edge.BundleError(f"{options.url} says: {content['error']}")
+    raise ExportError(f"{options.url} says ({status}): {content['error']}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,190 @@
+"""Serve bundles over HTTP: the open inference protocol v2, a plain route, and a page to try it.
+
+python -m export.serve MODELS_DIR|BUNDLE --port 8000
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from export import edge
+from export.console import DONE, Parser, count, guarded
+from export.errors import ExportError
+from export.serving.limits import Limits, option
+
+if TYPE_CHECKING:
+    import uvicorn
+
+    from export.serving.observing import Observed
+
+TOKEN = "POTSTILL_TOKEN"
+_TOKEN_LENGTH = 16
+#: Seconds that a thread may keep the interpreter while another wants it. Python's 5 ms are longer
+#: than a batch takes, and the thread that ends one would wait so long to take the next.
+_SWITCH = 0.0005
+_EPILOG = """\
+MODELS_DIR holds NAME/VERSION/ with a bundle in each (versions are numbers; of each model the newest
+that is sound answers), or NAME, a bundle itself. Then:
+
+  curl localhost:8000/predict -d '{"text": "How far is the moon?"}'
+  http://localhost:8000/        a page to try it
+  http://localhost:8000/docs    all routes; /v2 is for tritonclient[http] and others
+  http://localhost:8000/metrics
+
+Push, load and unload are off until there is a token, in a file or in POTSTILL_TOKEN:
+
+  python -c "import secrets; print(secrets.token_urlsafe())" > token
+  python -m export.serve models --token-file token
+  python -m export.push runs/lora_cls/bundle http://localhost:8000 --token-file token
+
+Answers of an int8 bundle depend a little on the texts that share a batch; --max-batch 1 ends that.
+Needs the extra: pip install "potstill[serve]". SIGTERM stops it once open requests are answered.
+
+exit status: 0 stopped; 1 the bundle was refused; 3 the command or a file is wrong
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    return guarded(lambda: _run(_parser().parse_args(arguments)))
+
+
+def read_token(file: str | None) -> str | None:
+    """Return the token from a file or from the environment; None if there is none.
+
+    Raises:
+        ExportError: It is too short to be secret, or no header can carry it.
+    """
+    found = Path(file).read_text("utf-8") if file else os.environ.get(TOKEN, "")
+    token = found.strip()
+    if not token and not file:
+        return None
+    if len(token) < _TOKEN_LENGTH or not token.isascii() or not token.isprintable():
+        raise ExportError(
+            f"The token in {file or TOKEN} has to be {_TOKEN_LENGTH} or more ASCII characters on "
+            'one line. Make one: python -c "import secrets; print(secrets.token_urlsafe())"'
+        )
+    return token
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="python -m export.serve", description="Serve bundles over HTTP.", epilog=_EPILOG
+    )
+    parser.add_argument("source", metavar="MODELS_DIR|BUNDLE")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="(default: 127.0.0.1, which others cannot reach)"
+    )
+    parser.add_argument("--port", type=int, default=8000, help="0 takes a free one (default: 8000)")
+    parser.add_argument("--name", help="of the model, if it is one BUNDLE (default: its own)")
+    parser.add_argument("--token-file", metavar="FILE", help="switches push, load and unload on")
+    parser.add_argument(
+        "--workers", type=count, metavar="N",
+        help="batches of one model at once (default: one for each core)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--threads", type=count, default=1, metavar="N", help="within one batch (default: 1)"
+    )
+    parser.add_argument(
+        "--keep", type=count, default=1, metavar="N",
+        help="versions of a model that answer side by side, when new ones come (default: 1)",
+    )  # fmt: skip
+    parser.add_argument("--ssl-certfile", metavar="FILE", help="for HTTPS: uvicorn's own options")
+    parser.add_argument("--ssl-keyfile", metavar="FILE")
+    parser.add_argument(
+        "--log-level", choices=("info", "warning", "error"), default="info",
+        help="info has a line for each request, never its texts (default: info)",
+    )  # fmt: skip
+    limits = parser.add_argument_group("limits")
+    for each in fields(Limits):
+        kind, about = type(each.default), each.metadata["about"]
+        limits.add_argument(
+            option(each.name), type=kind, default=each.default, metavar="N",
+            help=f"{about} (default: {each.default:g})" if kind is float else
+            f"{about} (default: {each.default})",
+        )  # fmt: skip
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    limits = Limits(**{each.name: getattr(options, each.name) for each in fields(Limits)})
+    token = read_token(options.token_file)
+    if bool(options.ssl_certfile) != bool(options.ssl_keyfile):
+        raise ExportError("--ssl-certfile and --ssl-keyfile go together: give both.")
+    if not 0 <= options.port < 1 << 16:
+        raise ExportError(f"--port {options.port} is no port: take one from 0 to 65535.")
+    try:
+        from export.serving import logs
+
+        listener = logs.start(options.log_level)
+        app = _application(options, limits, token)
+    except ModuleNotFoundError as error:
+        raise ExportError(
+            f'{error.name} is not installed, which serving needs: pip install "potstill[serve]".'
+        ) from error
+    try:
+        sys.setswitchinterval(_SWITCH)
+        _serve(server_of(app, options, limits))
+    finally:
+        listener.stop()
+    return DONE
+
+
+def _application(options: argparse.Namespace, limits: Limits, token: str | None) -> Observed:
+    from export.serving.app import Server, make_app
+    from export.serving.metrics import Metrics
+    from export.serving.repository import Repository, Workers, models_folder
+
+    source = Path(options.source)
+    single = source if (source / edge.MANIFEST_FILE).is_file() else None
+    if options.name and not single:
+        raise ExportError("--name names the model of one BUNDLE; in MODELS_DIR its folder does.")
+    workers = Workers(options.workers or os.cpu_count() or 1, options.threads)
+    metrics = Metrics()
+    repository = Repository(
+        None if single else models_folder(options.source), limits, workers, options.keep, metrics
+    )
+    repository.start(single, options.name)
+    return make_app(Server(repository, limits, token, metrics))
+
+
+def server_of(app: Observed, options: argparse.Namespace, limits: Limits) -> uvicorn.Server:
+    """Return uvicorn's server, with its connections bounded."""
+    import uvicorn
+
+    from export.serving.connection import with_limits
+
+    config: dict[str, Any] = {
+        "host": options.host,
+        "port": options.port,
+        "ssl_certfile": options.ssl_certfile,
+        "ssl_keyfile": options.ssl_keyfile,
+        "http": with_limits(limits),
+        "ws": "none",
+        "log_config": None,
+        "access_log": False,
+        "server_header": False,
+        "limit_concurrency": limits.max_connections,
+        "timeout_graceful_shutdown": limits.drain_seconds,
+    }
+    return uvicorn.Server(uvicorn.Config(app, **config))
+
+
+def _serve(server: uvicorn.Server) -> None:
+    """Run until a signal; uvicorn raises it again once all is answered, and that is no failure."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    server.run()
+    if not server.started:
+        raise ExportError("The server did not start; the log says why. Is the port taken?")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Bundles behind HTTP: batching, the open inference protocol, a repository of versions."""
