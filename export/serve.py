@@ -123,7 +123,7 @@ def _run(options: argparse.Namespace) -> int:
     try:
         from export.serving import logs
 
-        listener = logs.start(options.log_level)
+        writer = logs.start(options.log_level)
         app = _application(options, limits, token)
     except ModuleNotFoundError as error:
         raise ExportError(
@@ -133,7 +133,7 @@ def _run(options: argparse.Namespace) -> int:
         sys.setswitchinterval(_SWITCH)
         _serve(server_of(app, options, limits))
     finally:
-        listener.stop()
+        writer.close()
     return DONE
 
 

@@ -18,7 +18,7 @@ from export import edge
 from export.serving import openapi, page, protocol, schemas
 from export.serving.limits import Limits, RefusedError
 from export.serving.metrics import Metrics
-from export.serving.observing import Observed, note
+from export.serving.observing import Observed, note, refused
 from export.serving.repository import NAME, VERSION, Repository, Served, valid
 from export.serving.upload import MEDIA_TYPE, Uploads, too_large
 
@@ -129,15 +129,15 @@ def make_app(server: Server) -> Observed:
     app = FastAPIOffline(
         title="Potstill", description=_ABOUT, version=_version(), lifespan=lifespan, redoc_url=None
     )
-    app.include_router(_inference(server))
+    inference = _inference(server)
+    app.include_router(inference)
     app.include_router(_health(server))
     app.include_router(_changes(server))
     app.include_router(_people(server))
     app.add_exception_handler(RefusedError, _refused)
     app.add_exception_handler(HTTPException, _not_found)
-    app.add_exception_handler(Exception, _failed)
     openapi.describe(app)
-    return Observed(app, server.metrics)
+    return Observed(app, inference.routes, server.metrics)
 
 
 def _inference(server: Server) -> APIRouter:
@@ -299,7 +299,7 @@ def _declared(request: Request) -> int:
 
 async def _refused(_: Request, error: Exception) -> Response:
     assert isinstance(error, RefusedError)
-    return JSONResponse({"error": error.message}, error.status, error.headers)
+    return refused(error)
 
 
 async def _not_found(_: Request, error: Exception) -> Response:
@@ -309,10 +309,6 @@ async def _not_found(_: Request, error: Exception) -> Response:
         error.status_code,
         error.headers,
     )
-
-
-async def _failed(_: Request, error: Exception) -> Response:
-    return JSONResponse({"error": "The server failed; its log says where."}, 500)
 
 
 def _version() -> str:

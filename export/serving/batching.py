@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
     Encoded = npt.NDArray[np.int64]
 
-#: Texts up to so many tokens always share a batch: starting the model costs more than the padding.
-_SHORT = 16
+#: Starting the model costs about as much as so many tokens: three to four were measured on three
+#: layers of MiniLM in int8 on a processor without VNNI, and with it each token costs less.
+_START = 6
 #: How fast a crowd that has left is forgotten, a batch.
 _DECAY = 0.95
 
@@ -194,20 +195,32 @@ class Batcher:
             items[0][0].loop.call_soon_threadsafe(put)
 
 
-def alike(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Group rows by length, so that at most half of what the model computes is padding.
+def alike(lengths: Sequence[int]) -> list[list[int]]:
+    """Group rows by length, so that the model computes least, padding and starts counted.
+
+    The groups are the cheapest of all that are stretches of the sorted rows (found length by
+    length: the cheapest end of a row of lengths is the cheapest end of what is left).
 
     Args:
         lengths: Of each row, in tokens.
 
-    Yields:
-        Places in ``lengths``, the longest first; every place once.
+    Returns:
+        Places in ``lengths``; every place once.
     """
-    group: list[int] = []
-    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
-        if group and lengths[group[0]] > max(_SHORT, 2 * lengths[row]):
-            yield group
-            group = []
-        group.append(row)
-    if group:
-        yield group
+    rows: dict[int, list[int]] = {}
+    for row, length in enumerate(lengths):
+        rows.setdefault(length, []).append(row)
+    steps = sorted(rows)
+    best: list[tuple[int, int]] = [(0, 0)]  # for so many steps: their cost, where the last begins
+    for end in range(1, len(steps) + 1):
+        count, found = 0, []
+        for begin in range(end - 1, -1, -1):
+            count += len(rows[steps[begin]])
+            found.append((best[begin][0] + _START + count * steps[end - 1], begin))
+        best.append(min(found))
+    groups, end = [], len(steps)
+    while end:
+        begin = best[end][1]
+        groups.append([row for length in steps[begin:end] for row in rows[length]])
+        end = begin
+    return groups

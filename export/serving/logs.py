@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import json
 import logging
-import logging.handlers
-import queue
 import sys
+import threading
 import traceback
+from collections import deque
 from datetime import UTC, datetime
 from typing import TextIO
 
 _LOGGERS = ("potstill", "uvicorn")
-#: Lines that may wait for a reader who is slow; more are dropped rather than kept in memory.
+#: Lines that may wait for a reader who is slow; then the oldest go, rather than memory.
 _WAITING = 10_000
+_SECONDS = 0.2
 
 
 class JsonLines(logging.Formatter):
@@ -38,31 +39,58 @@ class JsonLines(logging.Formatter):
         return json.dumps(line, ensure_ascii=False)
 
 
-class _Handler(logging.handlers.QueueHandler):
-    """Hands records over as they are, without formatting them in the event loop."""
+class Writer(logging.Handler):
+    """Keeps records and writes them several at a time: a line costs the event loop microseconds.
 
-    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
-        return record
+    Args:
+        stream: Where to.
+    """
 
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
-        """Drop the record: the queue is full, because nobody reads."""
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__()
+        self.setFormatter(JsonLines())
+        self._stream = stream
+        self._records: deque[logging.LogRecord] = deque(maxlen=_WAITING)
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._write, name="log", daemon=True)
+        self._thread.start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep a record."""
+        self._records.append(record)
+
+    def close(self) -> None:
+        """Write what is kept, and end."""
+        self._stopped.set()
+        self._thread.join()
+        super().close()
+
+    def _write(self) -> None:
+        last = False
+        while not last:
+            last = self._stopped.wait(_SECONDS)
+            lines = []
+            while self._records:
+                lines.append(self.format(self._records.popleft()) + "\n")
+            if lines:
+                try:
+                    self._stream.write("".join(lines))
+                    self._stream.flush()
+                except (OSError, ValueError):  # nobody reads, or the stream is closed
+                    return
 
 
-def start(level: str, stream: TextIO | None = None) -> logging.handlers.QueueListener:
-    """Send the server's and uvicorn's logs to a stream; `stop` of what is returned ends it.
+def start(level: str, stream: TextIO | None = None) -> Writer:
+    """Send the server's and uvicorn's logs to a stream; `Writer.close` ends it.
 
     Args:
         level: For example ``"info"``, which has a line for each request.
         stream: Standard error if None.
     """
-    handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(JsonLines())
-    records: queue.Queue[logging.LogRecord] = queue.Queue(_WAITING)
+    writer = Writer(stream or sys.stderr)
     for name in _LOGGERS:
         logger = logging.getLogger(name)
-        logger.handlers = [_Handler(records)]
+        logger.handlers = [writer]
         logger.propagate = False
         logger.setLevel(level.upper())
-    listener = logging.handlers.QueueListener(records, handler)
-    listener.start()
-    return listener
+    return writer

@@ -1,14 +1,19 @@
-"""Around all routes: a line in the log and a count in the metrics for each request."""
+"""Around all routes: the short way to a model, a line in the log and a count for each request."""
 
 from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterable
 from typing import Any
 
+from fastapi.routing import APIRoute
 from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import BaseRoute, Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from export.serving.limits import RefusedError
 from export.serving.metrics import Metrics
 
 _NOTES = "potstill.notes"
@@ -23,18 +28,30 @@ def note(request: Request, **fields: Any) -> None:
 class Observed:
     """An application whose requests are counted, timed and logged.
 
-    An error that nobody expected ends here: the client has got a 500 without a trace.
+    An error that nobody expected ends here: the client gets a 500 without a trace.
+
+    Args:
+        app: The whole of it.
+        inference: Routes that are asked without FastAPI's own machinery, which takes longer than
+            all the rest of such a request. They stand in ``app`` too, for the OpenAPI page.
+        metrics: Are told.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self.app, self._metrics = app, metrics
+    def __init__(self, app: ASGIApp, inference: Iterable[BaseRoute], metrics: Metrics) -> None:
+        self._app, self._metrics = app, metrics
+        direct = [
+            Route(route.path, route.endpoint, methods=["POST"])
+            for route in inference
+            if isinstance(route, APIRoute)
+        ]
+        self._posts = Router(direct, redirect_slashes=False, default=app)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on."""
         if scope["type"] != "http":
-            await self.app(scope, receive, send)
+            await self._app(scope, receive, send)
             return
-        start, status = time.perf_counter(), 500
+        start, status = time.perf_counter(), 0
         scope[_NOTES] = {}
 
         async def watched(message: Message) -> None:
@@ -43,10 +60,16 @@ class Observed:
                 status = message["status"]
             await send(message)
 
+        to = self._posts if scope["method"] == "POST" else self._app
         try:
-            await self.app(scope, receive, watched)
+            await to(scope, receive, watched)
+        except RefusedError as error:
+            await refused(error)(scope, receive, watched)
         except Exception:
             _log.exception("failed")
+            if not status:
+                message = {"error": "The server failed; its log says where."}
+                await JSONResponse(message, 500)(scope, receive, watched)
         finally:
             self._tell(scope, status, time.perf_counter() - start)
 
@@ -59,3 +82,8 @@ class Observed:
             fields = {"method": scope["method"], "route": route, "status": status,
                       "ms": round(1000 * seconds, 2), **scope[_NOTES]}  # fmt: skip
             _log.info("request", extra={"fields": fields})
+
+
+def refused(error: RefusedError) -> JSONResponse:
+    """Return what the client gets."""
+    return JSONResponse({"error": error.message}, error.status, error.headers)

@@ -1,0 +1,23 @@
+"""What serving.py compares the server to: a bundle behind FastAPI as one writes it, no batching."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from fastapi import FastAPI
+from pydantic import BaseModel
+
+from export.edge import Model
+
+app = FastAPI()
+model = Model(os.environ["BUNDLE"])
+
+
+class Body(BaseModel):
+    text: str
+
+
+@app.post("/predict")
+def predict(body: Body) -> dict[str, Any]:
+    return model.predict([body.text])[0]._asdict()
