@@ -53,7 +53,7 @@ exit status: 0 stopped; 1 the bundle was refused; 3 the command or a file is wro
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
-    return guarded(lambda: _run(_parser().parse_args(arguments)))
+    return guarded(lambda: _run(command_line().parse_args(arguments)))
 
 
 def read_token(file: str | None) -> str | None:
@@ -74,7 +74,8 @@ def read_token(file: str | None) -> str | None:
     return token
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_line() -> argparse.ArgumentParser:
+    """Return the parser of the command's options."""
     parser = Parser(
         prog="python -m export.serve", description="Serve bundles over HTTP.", epilog=_EPILOG
     )
@@ -113,49 +114,44 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(options: argparse.Namespace) -> int:
+def build(options: argparse.Namespace) -> uvicorn.Server:
+    """Load the models and return the server for them, not yet running.
+
+    Args:
+        options: Of the command line.
+
+    Raises:
+        BundleError: The only bundle is refused.
+        ExportError: An option or a file is wrong, or a package is missing.
+    """
     limits = Limits(**{each.name: getattr(options, each.name) for each in fields(Limits)})
     token = read_token(options.token_file)
     if bool(options.ssl_certfile) != bool(options.ssl_keyfile):
         raise ExportError("--ssl-certfile and --ssl-keyfile go together: give both.")
     if not 0 <= options.port < 1 << 16:
         raise ExportError(f"--port {options.port} is no port: take one from 0 to 65535.")
-    try:
-        from export.serving import logs
-
-        writer = logs.start(options.log_level)
-        app = _application(options, limits, token)
-    except ModuleNotFoundError as error:
-        raise ExportError(
-            f'{error.name} is not installed, which serving needs: pip install "potstill[serve]".'
-        ) from error
-    try:
-        sys.setswitchinterval(_SWITCH)
-        _serve(server_of(app, options, limits))
-    finally:
-        writer.close()
-    return DONE
-
-
-def _application(options: argparse.Namespace, limits: Limits, token: str | None) -> Observed:
-    from export.serving.app import Server, make_app
-    from export.serving.metrics import Metrics
-    from export.serving.repository import Repository, Workers, models_folder
-
     source = Path(options.source)
     single = source if (source / edge.MANIFEST_FILE).is_file() else None
     if options.name and not single:
         raise ExportError("--name names the model of one BUNDLE; in MODELS_DIR its folder does.")
-    workers = Workers(options.workers or os.cpu_count() or 1, options.threads)
-    metrics = Metrics()
-    repository = Repository(
-        None if single else models_folder(options.source), limits, workers, options.keep, metrics
-    )
-    repository.start(single, options.name)
-    return make_app(Server(repository, limits, token, metrics))
+    try:
+        from export.serving.app import Server, make_app
+        from export.serving.metrics import Metrics
+        from export.serving.repository import Repository, Workers, models_folder
+
+        workers = Workers(options.workers or os.cpu_count() or 1, options.threads)
+        metrics = Metrics()
+        folder = None if single else models_folder(source)
+        repository = Repository(folder, limits, workers, options.keep, metrics)
+        repository.start(single, options.name)
+        return _bounded(make_app(Server(repository, limits, token, metrics)), options, limits)
+    except ModuleNotFoundError as error:
+        raise ExportError(
+            f'{error.name} is not installed, which serving needs: pip install "potstill[serve]".'
+        ) from error
 
 
-def server_of(app: Observed, options: argparse.Namespace, limits: Limits) -> uvicorn.Server:
+def _bounded(app: Observed, options: argparse.Namespace, limits: Limits) -> uvicorn.Server:
     """Return uvicorn's server, with its connections bounded."""
     import uvicorn
 
@@ -171,19 +167,29 @@ def server_of(app: Observed, options: argparse.Namespace, limits: Limits) -> uvi
         "log_config": None,
         "access_log": False,
         "server_header": False,
+        "proxy_headers": False,
         "limit_concurrency": limits.max_connections,
         "timeout_graceful_shutdown": limits.drain_seconds,
     }
     return uvicorn.Server(uvicorn.Config(app, **config))
 
 
-def _serve(server: uvicorn.Server) -> None:
-    """Run until a signal; uvicorn raises it again once all is answered, and that is no failure."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
-    server.run()
+def _run(options: argparse.Namespace) -> int:
+    from export.serving import logs
+
+    writer = logs.start(options.log_level)
+    try:
+        server = build(options)
+        sys.setswitchinterval(_SWITCH)
+        # uvicorn raises a signal again once all is answered, and then it is no failure.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: None)
+        server.run()
+    finally:
+        writer.close()
     if not server.started:
-        raise ExportError("The server did not start; the log says why. Is the port taken?")
+        raise ExportError(f"The server did not start on {options.host}:{options.port}: see above.")
+    return DONE
 
 
 if __name__ == "__main__":

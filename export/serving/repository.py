@@ -377,13 +377,12 @@ def valid(pattern: re.Pattern[str], text: str) -> str:
     return text
 
 
-def models_folder(name: str) -> Path:
+def models_folder(folder: Path) -> Path:
     """Return the folder of models that a command names.
 
     Raises:
         ExportError: There is none, or it cannot be read.
     """
-    folder = Path(name)
     try:
         list(folder.iterdir())
     except OSError as error:
