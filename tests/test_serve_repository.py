@@ -1,0 +1,211 @@
+"""Versions that come and go while clients ask: nothing fails, and no answer is another's."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tritonclient.http as triton
+from tiny_bundle import LABELS, make_bundle, save_model, table
+from tiny_server import AUTHORIZED, TOKEN, Address, running
+
+from export import edge, push
+from export.bundle import write_manifest
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Bundles 0 to 2: the first label of "who" differs by what the model gives it."""
+    folder = tmp_path_factory.mktemp("packed")
+    for number in range(3):
+        rows = np.roll(table(), number, axis=1)
+        model = save_model(folder / f"{number}.onnx", rows)
+        make_bundle(folder / str(number), model=model, name="tiny")
+    return folder
+
+
+@pytest.fixture
+def models(packed: Path, tmp_path: Path) -> Path:
+    shutil.copytree(packed / "0", tmp_path / "models" / "tiny" / "1")
+    return tmp_path / "models"
+
+
+def damaged(bundle: Path) -> Path:
+    """Change one byte."""
+    path = bundle / edge.MODEL_FILE
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    path.write_bytes(raw)
+    return bundle
+
+
+def forgetful(bundle: Path) -> Path:
+    """Change a recorded answer, with sums that fit: only the self-test can tell."""
+    manifest = edge.read_manifest(bundle)
+    manifest["golden"]["labels"][0] = LABELS[1 - LABELS.index(manifest["golden"]["labels"][0])]
+    write_manifest(bundle, manifest)
+    return bundle
+
+
+def states(server: Address) -> dict[str, str]:
+    index = server.ask("/v2/repository/index", b"").content
+    return {f"{each['name']}/{each['version']}": each["state"] for each in index}
+
+
+def upload(server: Address, bundle: Path, **options: Any) -> tuple[int, dict[str, Any]]:
+    return push.push(bundle, server.url, TOKEN, **options)
+
+
+def said(server: Address, version: str | None = None) -> tuple[str, str]:
+    """Return the version that answers, and the label that it gives."""
+    reply = server.ask("/predict", {"text": "who was it", "model": "tiny", "version": version})
+    assert reply.status == 200, reply.content
+    return reply.content["version"], reply.content["predictions"][0]["label"]
+
+
+@contextmanager
+def asked_all_the_time(server: Address, right: dict[str, str]) -> Iterator[dict[str, int]]:
+    """Ask from several clients; every answer has to be its version's. Counts them."""
+    counted: dict[str, int] = {}
+    wrong: list[Any] = []
+    done = threading.Event()
+
+    def ask() -> None:
+        while not done.is_set():
+            try:
+                version, label = said(server)
+                counted[version] = counted.get(version, 0) + 1
+                if right[version] != label:
+                    wrong.append((version, label))
+            except Exception as error:
+                wrong.append(error)
+                return
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield counted
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+    assert not wrong
+
+
+def test_versions_switch_under_load_without_a_failure(models: Path, packed: Path) -> None:
+    right = {str(n): LABELS[(2 + (n - 1) % 3) % 3] for n in range(1, 8)}
+    with running(models) as server, asked_all_the_time(server, right) as counted:
+        for number in range(2, 6):
+            status, content = upload(server, packed / str((number - 1) % 3))
+            assert (status, content) == (200, {"name": "tiny", "version": str(number)})
+            assert server.change("tiny/versions/1/load").status == 200
+            assert server.change("tiny/load").content["version"] == str(number)
+            with pytest.raises(edge.BundleError):
+                upload(server, damaged(copy(packed / "0", models.parent / f"bad{number}")))
+            assert (
+                upload(server, forgetful(copy(packed / "0", models.parent / f"old{number}")))[0]
+                == 422
+            )
+            assert server.change("other/load").status == 404
+        assert said(server) == ("5", right["5"])
+    assert set(counted) >= {"1", "5"}
+    assert sorted(path.name for path in (models / "tiny").iterdir()) == list("12345")
+
+
+def copy(bundle: Path, target: Path) -> Path:
+    return Path(shutil.copytree(bundle, target))
+
+
+def test_a_push_that_fails_its_test_leaves_everything_as_it_was(
+    models: Path, packed: Path, tmp_path: Path
+) -> None:
+    with running(models) as server:
+        before = sorted(models.rglob("*"))
+        status, content = upload(server, forgetful(copy(packed / "1", tmp_path / "bad")))
+        assert status == 422
+        assert "self-test failed" in content["error"]
+        assert str(tmp_path) not in content["error"]
+        assert said(server) == ("1", LABELS[2])
+        assert sorted(models.rglob("*")) == before
+        assert states(server) == {"tiny/1": "READY", "tiny/2": "UNAVAILABLE"}
+        assert upload(server, packed / "1")[1] == {"name": "tiny", "version": "2"}
+        assert upload(server, packed / "1", version=2)[0] == 409
+        assert upload(server, packed / "2", name="other", version=7)[0] == 200
+        assert states(server) == {
+            "tiny/1": "UNAVAILABLE", "tiny/2": "READY", "other/7": "READY",
+        }  # fmt: skip
+        assert "Name the model" in server.ask("/predict", {"text": "who"}).content["error"]
+
+
+def test_at_the_start_the_newest_sound_version_answers(models: Path, packed: Path) -> None:
+    for version, number in (("2", 1), ("10", 2)):
+        shutil.copytree(packed / str(number), models / "tiny" / version)
+    damaged(models / "tiny" / "10")
+    shutil.copytree(packed / "0", models / "flat")
+    (models / "a file").write_text("is no model")
+    with running(models) as server:
+        assert said(server)[0] == "2"
+        assert states(server) == {
+            "flat/1": "READY", "tiny/1": "UNAVAILABLE", "tiny/10": "UNAVAILABLE", "tiny/2": "READY",
+        }  # fmt: skip
+        reply = server.change("tiny/versions/10/load")
+        assert reply.status == 422
+        assert "has changed" in reply.content["error"]
+        assert said(server)[0] == "2"
+        assert server.change("flat/load").status == 200
+        assert upload(server, packed / "0", name="flat")[0] == 409
+
+
+def test_a_bundle_that_was_changed_while_it_answered_is_not_loaded_again(models: Path) -> None:
+    with running(models) as server:
+        damaged(models / "tiny" / "1")
+        assert server.change("tiny/load").status == 422
+        assert said(server)[0] == "1"  # what was tested goes on
+        assert server.change("tiny/unload").status == 200
+        assert server.ask("/predict", {"text": "who"}).status == 400
+        assert server.ask("/v2/models/tiny/ready").status == 404
+        assert server.ask("/v2/health/ready").status == 503
+        assert server.ask("/v2/health/live").status == 200
+        assert server.change("tiny/unload").status == 404
+
+
+def test_so_many_versions_stay_as_were_asked_for(models: Path, packed: Path) -> None:
+    with running(models, "--keep", "2") as server:
+        upload(server, packed / "1")
+        assert said(server, "1") == ("1", LABELS[2])
+        assert said(server, "2") == said(server) == ("2", LABELS[0])
+        upload(server, packed / "2")
+        assert server.ask("/v2/models/tiny/versions/1/ready").status == 404
+        assert said(server, "2") == ("2", LABELS[0])
+        assert server.change("tiny/versions/3/unload").status == 200
+        assert said(server)[0] == "2"
+
+
+def test_tritonclient_changes_the_repository(models: Path) -> None:
+    with running(models) as server, triton.InferenceServerClient(
+        f"127.0.0.1:{server.port}"
+    ) as client:  # fmt: skip
+        client.unload_model("tiny", headers=AUTHORIZED)
+        assert not client.is_model_ready("tiny")
+        client.load_model("tiny", headers=AUTHORIZED)
+        assert client.is_model_ready("tiny")
+        with pytest.raises(triton.InferenceServerException, match="push a bundle"):
+            client.load_model("tiny", headers=AUTHORIZED, config=json.dumps({"name": "x"}))
+
+
+def test_one_bundle_is_served_as_it_is_and_never_changes(packed: Path, tmp_path: Path) -> None:
+    bundle = copy(packed / "0", tmp_path / "bundle")
+    with running(bundle, "--name", "mine") as server:
+        assert server.ask("/predict", {"text": "who"}).content["model"] == "mine"
+        assert upload(server, packed / "1")[0] == 409
+        assert server.change("mine/load").status == 409
+    with pytest.raises(edge.BundleError, match="has changed"), running(damaged(bundle)):
+        pass
