@@ -86,7 +86,9 @@ class Uploads:
                             pending.clear()
             except TimeoutError:
                 seconds = self._limits.upload_seconds
-                raise RefusedError(408, f"The upload took more than {seconds:g} s.") from None
+                raise RefusedError(
+                    408, f"The upload took more than {seconds:g} s.", connection="close"
+                ) from None
             await asyncio.to_thread(file.write, bytes(pending))
 
 

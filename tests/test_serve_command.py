@@ -1,0 +1,162 @@
+"""The commands themselves: start, stop, logs, refusals, and a push."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tiny_bundle import make_bundle
+from tiny_server import TOKEN, Address, running
+
+from export import edge, push, serve
+from export.serving.limits import Limits, option
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return make_bundle(tmp_path / "tiny")
+
+
+@contextlib.contextmanager
+def command(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], Address]]:
+    """Run the command on a free port; kill it if it is still there at the end."""
+    child = subprocess.Popen(
+        [sys.executable, "-m", "export.serve", *arguments, "--port", "0"],
+        env=os.environ | {"PYTHONPATH": str(ROOT)}, cwd=ROOT, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert child.stderr
+    try:
+        for line in child.stderr:
+            if found := re.search(r"running on http://127\.0\.0\.1:(\d+)", line):
+                yield child, Address(int(found[1]), None)
+                break
+        else:
+            pytest.fail("it did not start")
+    finally:
+        child.kill()
+        child.communicate()
+
+
+def test_a_stop_answers_what_was_asked_and_logs_hold_no_text(bundle: Path) -> None:
+    secret = "who said xyzzy"
+    # After a crowd of twenty, ten wait a second for more: all are open when the signal comes.
+    slow = ("--max-wait-ms", "1000", "--max-batch", "64", "--workers", "1")
+    with command(str(bundle), *slow) as (child, address):
+        server = Address(address.port, None)
+        found: list[int] = []
+
+        def ask() -> None:
+            found.append(server.ask("/predict", {"text": secret}).status)
+
+        assert server.ask("/predict", {"texts": [secret] * 20}).status == 200
+        server.ask("/predict", {"txet": secret})
+        server.ask(f"/{secret.replace(' ', '%20')}?q={secret.replace(' ', '+')}")
+        threads = [threading.Thread(target=ask) for _ in range(10)]
+        for thread in threads:
+            thread.start()
+        while waiting(server) < 10:
+            assert not found
+        child.send_signal(signal.SIGTERM)
+        for thread in threads:
+            thread.join()
+        assert found == [200] * 10
+        assert child.stderr
+        lines = [json.loads(line) for line in child.stderr.read().splitlines()]
+        assert child.wait(20) == 0
+    asked = [line for line in lines if line["event"] == "request"]
+    assert {"method": "POST", "route": "/predict", "status": 200, "texts": 20}.items() <= asked[
+        0
+    ].items()
+    assert "xyzzy" not in json.dumps(lines)
+
+
+def waiting(server: Address) -> float:
+    """Return how many texts wait."""
+    (line,) = [
+        line
+        for line in server.ask("/metrics").content.decode().splitlines()
+        if line.startswith("potstill_queue_texts{")
+    ]
+    return float(line.split()[-1])
+
+
+def test_a_wrong_command_says_what_is_wrong(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = str(tmp_path)
+    for arguments, message in (
+        ([folder + "/none"], "No such file"),
+        ([str(bundle), "--max-queue", "8"], "--max-texts 256 is more than --max-queue 8"),
+        ([str(bundle), "--max-batch", "0"], "--max-batch has to be above 0"),
+        ([str(bundle), "--prot", "80"], "--prot"),
+        ([str(bundle), "--port", "99999"], "0 to 65535"),
+        ([str(bundle), "--ssl-certfile", "x"], "go together"),
+        ([folder, "--name", "x"], "--name"),
+        ([str(bundle), "--token-file", folder + "/none"], "none cannot be read"),
+    ):
+        assert serve.main(arguments) == 3
+        assert message in capsys.readouterr().err
+    (bundle / edge.MODEL_FILE).write_bytes(b"changed")
+    assert serve.main([str(bundle)]) == 1
+    assert "has changed" in capsys.readouterr().err
+
+
+def test_every_limit_is_an_option_and_explained(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        serve.main(["--help"])
+    told = capsys.readouterr().out
+    assert all(option(name) in told for name in Limits.__dataclass_fields__)
+
+
+def test_a_push_through_the_command(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    models = tmp_path / "models"
+    models.mkdir()
+    with running(models) as server:
+        assert push.main([str(bundle), server.url]) == 3
+        assert "--token-file" in capsys.readouterr().err
+        monkeypatch.setenv(serve.TOKEN, TOKEN + "x")
+        assert push.main([str(bundle), server.url]) == 3
+        assert "(401)" in capsys.readouterr().err
+        monkeypatch.setenv(serve.TOKEN, TOKEN)
+        assert push.main([str(bundle), server.url]) == 0
+        assert f"tiny version 1 answers on {server.url}" in capsys.readouterr().out
+        assert server.ask("/predict", {"text": "Who?"}).content["version"] == "1"
+        assert push.main([str(bundle), server.url, "--version", "1"]) == 3
+        assert "(409)" in capsys.readouterr().err
+        shutil.copyfile(bundle / "README.md", bundle / "edge.py")
+        assert push.main([str(bundle), server.url]) == 1
+        assert "has changed" in capsys.readouterr().err
+
+
+def test_the_address_may_be_encrypted(bundle: Path, tmp_path: Path) -> None:
+    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    made = subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
+         "-nodes", "-days", "1", "-subj", "/CN=localhost", "-addext",
+         "subjectAltName=DNS:localhost", "-keyout", str(key), "-out", str(certificate)],
+        capture_output=True, check=False,
+    )  # fmt: skip
+    if made.returncode:
+        pytest.skip("openssl makes no certificate here")
+    models = tmp_path / "models"
+    models.mkdir()
+    tls = ("--ssl-certfile", str(certificate), "--ssl-keyfile", str(key))
+    with running(models, *tls) as server:
+        url = f"https://localhost:{server.port}"
+        status, content = push.push(bundle, url, TOKEN, certificates=str(certificate))
+        assert (status, content) == (200, {"name": "tiny", "version": "1"})

@@ -1,0 +1,266 @@
+"""Who may change what, what an upload may hold, and what happens to those who mean harm."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import tarfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+from onnx import TensorProto
+from tiny_bundle import make_bundle
+from tiny_server import AUTHORIZED, TOKEN, Address, running
+
+from export import edge, push, serve
+from export.bundle import write_manifest
+from export.errors import ExportError
+
+PUSH = "/v2/repository/models/new/push"
+QUICK = ("--header-seconds", "0.5", "--body-seconds", "0.5", "--upload-seconds", "0.5")
+SMALL = ("--max-upload-bytes", "100000", "--max-header-bytes", "4096")
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    make_bundle(folder / "models" / "tiny" / "1")
+    (folder / "models" / "tiny" / "tiny.onnx").unlink()
+    (folder / "secret").write_text("secret")
+    return folder / "models"
+
+
+@pytest.fixture(scope="module")
+def server(models: Path) -> Iterator[Address]:
+    with running(models, *QUICK, *SMALL) as address:
+        yield address
+
+
+@pytest.fixture(autouse=True)
+def nothing_came_in(models: Path, server: Address) -> Iterator[None]:
+    """Whatever a test does, the folder stays as it was, and the server serves."""
+    before = sorted(models.parent.rglob("*"))
+    yield
+    assert sorted(models.parent.rglob("*")) == before
+    assert server.ask("/predict", {"text": "Who?"}).status == 200
+
+
+@pytest.fixture
+def bundle(models: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(models / "tiny" / "1", tmp_path / "bundle"))
+
+
+def packed(bundle: Path, *more: tarfile.TarInfo, leave_out: str = "", mode: Any = "w:") -> bytes:
+    """Archive a bundle and more members, each with one byte if it has a size."""
+    raw = io.BytesIO()
+    with tarfile.open(fileobj=raw, mode=mode) as tar:
+        for path in sorted(bundle.iterdir()):
+            if path.name != leave_out:
+                tar.add(path, path.name)
+        for member in more:
+            tar.addfile(member, io.BytesIO(b"x"))
+    return raw.getvalue()
+
+
+def member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.TarInfo:
+    found = tarfile.TarInfo(name)
+    found.type, found.linkname = kind, link
+    found.size = 1 if kind == tarfile.REGTYPE else 0
+    return found
+
+
+ARCHIVES: dict[str, tuple[Callable[[Path], bytes], str]] = {
+    "a name with ..": (lambda b: packed(b, member("../evil")), "only plain files"),
+    "an absolute name": (lambda b: packed(b, member("/tmp/evil")), "only plain files"),
+    "a folder": (lambda b: packed(b, member("inside", tarfile.DIRTYPE)), "only plain files"),
+    "a file in one": (lambda b: packed(b, member("inside/file")), "only plain files"),
+    "a link": (
+        lambda b: packed(b, member("a", tarfile.SYMTYPE, "../../../secret")), "only plain files",
+    ),
+    "a hard link": (
+        lambda b: packed(b, member("a", tarfile.LNKTYPE, "/etc/passwd")), "only plain files",
+    ),
+    "a device": (lambda b: packed(b, member("a", tarfile.CHRTYPE)), "only plain files"),
+    "a pipe": (lambda b: packed(b, member("a", tarfile.FIFOTYPE)), "only plain files"),
+    "a hidden file": (lambda b: packed(b, member(".profile")), "only plain files"),
+    "a file twice": (lambda b: packed(b, member("edge.py")), "twice"),
+    "a file too many": (lambda b: packed(b, member("more.py")), "do not fit"),
+    "a file too few": (lambda b: packed(b, leave_out="edge.py"), "do not fit"),
+    "no manifest": (lambda b: packed(b, leave_out="bundle.json"), "not a bundle"),
+    "compression": (lambda b: packed(b, mode="w:gz"), "not a plain tar"),
+    "half an archive": (lambda b: packed(b)[:3000], "not"),
+    "noise": (lambda b: b"noise" * 1000, "not a plain tar"),
+    "nothing": (lambda b: b"", "not"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ARCHIVES)
+def test_an_archive_with_anything_but_a_bundle_is_refused(
+    server: Address, bundle: Path, name: str
+) -> None:
+    make, message = ARCHIVES[name]
+    reply = server.ask(PUSH, make(bundle), **AUTHORIZED)
+    assert reply.status == 400
+    assert message in reply.content["error"]
+
+
+def test_a_header_that_claims_much_is_not_read(server: Address) -> None:
+    giant = tarfile.TarInfo("giant")
+    giant.type, giant.size = tarfile.XHDTYPE, 1 << 32
+    reply = server.ask(PUSH, giant.tobuf() + b"x" * 9000, **AUTHORIZED)
+    assert (reply.status, "too large" in reply.content["error"]) == (400, True)
+
+
+def outside(bundle: Path) -> None:
+    """Let the model keep a weight in a file that lies outside of the bundle."""
+    model = onnx.load(bundle / edge.MODEL_FILE)
+    weight = model.graph.initializer[0]
+    weight.ClearField("raw_data")
+    weight.data_location = TensorProto.EXTERNAL
+    entry = weight.external_data.add()
+    entry.key, entry.value = "location", "../../secret"
+    (bundle / edge.MODEL_FILE).write_bytes(model.SerializeToString())
+
+
+def setting(manifest: dict[str, Any]) -> None:
+    manifest["session"]["config"]["ep.context_file_path"] = "/tmp/evil"
+
+
+def unknown_sum(manifest: dict[str, Any]) -> None:
+    manifest["golden"] |= {"texts": [], "labels": [], "logits": []}
+
+
+def no_labels(manifest: dict[str, Any]) -> None:
+    manifest["labels"] = [1, 2, 3]
+
+
+def no_session(manifest: dict[str, Any]) -> None:
+    manifest["session"] = None
+
+
+@pytest.mark.parametrize("change", [setting, unknown_sum, no_labels, no_session, outside])
+def test_a_bundle_with_right_sums_and_wrong_contents_is_refused(
+    server: Address, bundle: Path, change: Callable[[Any], None]
+) -> None:
+    manifest = edge.read_manifest(bundle)
+    change(bundle if change is outside else manifest)
+    write_manifest(bundle, manifest)
+    reply = server.ask(PUSH, packed(bundle), **AUTHORIZED)
+    assert reply.status == 422, reply.content
+    assert server.ask("/v2/models/new/ready").status == 404
+
+
+@pytest.mark.parametrize("name", ["..", ".hidden", "a%2fb", "%2e%2e", "a" * 65, "a%00b", "a%20b"])
+def test_a_name_that_is_no_name_is_refused(server: Address, bundle: Path, name: str) -> None:
+    for path in ("push", "load", "versions/x/load", "versions/../load"):
+        reply = server.ask(f"/v2/repository/models/{name}/{path}", packed(bundle), **AUTHORIZED)
+        assert reply.status in (400, 404)
+
+
+def test_links_in_the_folder_are_not_followed(server: Address, models: Path, bundle: Path) -> None:
+    places = [models / "linked", models / "tiny" / "5", models / "tiny" / "6" / "model.onnx"]
+    shutil.copytree(bundle, places[2].parent)
+    places[2].unlink()
+    for place, target in zip(places, (bundle.parent, bundle, bundle / "model.onnx"), strict=True):
+        place.symlink_to(target)
+    try:
+        for path in ("linked/load", "tiny/versions/5/load", "tiny/versions/6/load"):
+            reply = server.change(path)
+            assert (reply.status, "is a link" in reply.content["error"]) == (422, True)
+    finally:
+        for place in places:
+            place.unlink()
+        shutil.rmtree(models / "tiny" / "6")
+
+
+WAYS = [PUSH, "/v2/repository/models/tiny/load", "/v2/repository/models/tiny/unload"]
+
+
+@pytest.mark.parametrize("path", WAYS)
+def test_changes_need_the_token(server: Address, path: str) -> None:
+    for shown in ("", TOKEN, "Bearer", "Bearer ", f"Basic {TOKEN}", f"Bearer {TOKEN}x", "Bearer é"):
+        reply = server.ask(path, b"x" * 70_000, authorization=shown.encode().decode("latin-1"))
+        assert reply.status == 401
+        assert reply.headers["www-authenticate"] == "Bearer"
+        assert TOKEN not in reply.content["error"]
+
+
+def test_changes_are_off_without_a_token(models: Path) -> None:
+    with running(models, token=None) as closed:
+        for path in WAYS:
+            for shown in ({}, AUTHORIZED, {"authorization": "Bearer "}):
+                reply = closed.ask(path, b"", **shown)
+                assert (reply.status, "off" in reply.content["error"]) == (403, True)
+
+
+def test_a_token_comes_from_a_file_or_the_environment_and_is_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(serve.TOKEN, f" {TOKEN}\n")
+    assert serve.read_token(None) == TOKEN
+    (tmp_path / "token").write_text("short")
+    with pytest.raises(ExportError, match="16 or more"):
+        serve.read_token(str(tmp_path / "token"))
+    monkeypatch.delenv(serve.TOKEN)
+    assert serve.read_token(None) is None
+
+
+def test_a_push_sends_no_token_in_clear_to_other_machines(bundle: Path) -> None:
+    for url, message in (
+        ("http://192.0.2.1:8000", "in clear"),
+        ("http://localhost.example", "in clear"),
+        ("ftp://localhost", "no URL"),
+        ("localhost:8000", "no URL"),
+        ("http://127.0.0.1:1", "does not answer"),
+    ):
+        with pytest.raises(ExportError, match=message):
+            push.push(bundle, url, TOKEN)
+
+
+HEAD = b"POST /predict HTTP/1.1\r\nhost: x\r\n"
+CHUNKED = HEAD + b"transfer-encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("parts", "status"),
+    [
+        ([b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"], b"400"),
+        ([b"GET / HTTP/9.9\r\n\r\n"], b"400"),
+        ([b"\x00" * 5000], b"400"),
+        ([b"GET /\xff\xfe HTTP/1.1\r\nhost: x\r\n\r\n"], b"400"),
+        ([HEAD + b"content-length: -5\r\n\r\n"], b"400"),
+        ([HEAD + b"content-length: 5\r\ncontent-length: 6\r\n\r\n"], b"400"),
+        ([CHUNKED, b"zz\r\n"], b"400"),
+        ([b"GET / HTTP/1.1\r\nx: ", b"a" * 20_000], b"431"),
+        ([b"GET /" + b"a" * 20_000], b"431"),
+        ([b""], b"408"),
+        ([b"\r\n"], b"408"),
+        ([b"POST /predict HTT"], b"408"),
+        ([HEAD + b"content-length: 50\r\n\r\n", b'{"text": '], b"408"),
+        ([CHUNKED, b'5\r\n{"tex\r\n'], b"408"),
+        ([HEAD + b"content-length: 99999999999999999999\r\n\r\n"], b"4"),
+        ([HEAD + b"content-length: 99999999\r\n\r\n"], b"413"),
+        ([CHUNKED, *[b"10000\r\n" + b" " * 65536 + b"\r\n"] * 17], b"413"),
+    ],
+)
+def test_whatever_bytes_come_the_connection_ends_with_a_status(
+    server: Address, parts: list[bytes], status: bytes
+) -> None:
+    start = time.monotonic()
+    found = server.raw(*parts)
+    assert found.startswith(b"HTTP/1.1 " + status), found[:200]
+    assert time.monotonic() - start < 8
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_an_upload_that_is_too_large_or_too_slow_ends(server: Address, declared: bool) -> None:
+    head = f"POST {PUSH} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {TOKEN}\r\n".encode()
+    size = b"content-length: 200000\r\n\r\n" if declared else b"transfer-encoding: chunked\r\n\r\n"
+    large = [] if declared else [b"10000\r\n" + b"x" * 65536 + b"\r\n"] * 2
+    assert server.raw(head + size, *large).startswith(b"HTTP/1.1 413")
+    slow = b"content-length: 2000\r\n\r\n" if declared else b"transfer-encoding: chunked\r\n\r\n"
+    assert server.raw(head + slow).startswith(b"HTTP/1.1 408")
