@@ -182,8 +182,9 @@ def _health(server: Server) -> APIRouter:
 
     async def ready() -> Response:
         """Say whether a model answers: 200, or 503."""
-        answers = not server.stopping and any(server.repository.served())
-        return Response(status_code=200 if answers else 503)
+        if server.stopping or not any(server.repository.served()):
+            raise RefusedError(503, "No model answers.")
+        return Response()
 
     async def about() -> dict[str, Any]:
         """Name the server and the protocol's extensions that it knows."""
@@ -205,11 +206,11 @@ def _health(server: Server) -> APIRouter:
         versions = server.repository.versions(served.name)
         return protocol.metadata(served.name, versions, served.labels)
 
-    openapi.get(routes, "/v2/health/live", live)
-    openapi.get(routes, "/v2/health/ready", ready, 503)
+    openapi.get(routes, "/v2/health/live", live, empty=True)
+    openapi.get(routes, "/v2/health/ready", ready, 503, empty=True)
     openapi.get(routes, "/v2", about)
     for path in ("/v2/models/{name}", "/v2/models/{name}/versions/{version}"):
-        openapi.get(routes, f"{path}/ready", model_ready, 404)
+        openapi.get(routes, f"{path}/ready", model_ready, 404, empty=True)
         openapi.get(routes, path, model, 404)
     return routes
 

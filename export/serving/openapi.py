@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI
 from pydantic import BaseModel
+from starlette.responses import JSONResponse, Response
 
 from export.serving import schemas
 
@@ -56,9 +57,11 @@ def change(
     post(routes, path, endpoint, body, answer, 401, 403, 409, 422, 507, extra=extra)
 
 
-def get(routes: APIRouter, path: str, endpoint: Callable[..., Any], *more: int) -> None:
-    """Add a GET."""
-    _add(routes, path, endpoint, "GET", None, more, {})
+def get(
+    routes: APIRouter, path: str, endpoint: Callable[..., Any], *more: int, empty: bool = False
+) -> None:
+    """Add a GET, whose answer may be the status alone."""
+    _add(routes, path, endpoint, "GET", None, more, {}, Response if empty else JSONResponse)
 
 
 def describe(app: FastAPI) -> None:
@@ -84,7 +87,7 @@ def describe(app: FastAPI) -> None:
 
 def _add(
     routes: APIRouter, path: str, endpoint: Callable[..., Any], method: str, answer: Any,
-    statuses: tuple[int, ...], extra: dict[str, Any],
+    statuses: tuple[int, ...], extra: dict[str, Any], kind: type[Response] = JSONResponse,
 ) -> None:  # fmt: skip
     responses: dict[int | str, dict[str, Any]] = {
         status: {
@@ -104,7 +107,7 @@ def _add(
         ]  # fmt: skip
     routes.add_api_route(
         path, endpoint, methods=[method], responses=responses, openapi_extra=extra,
-        response_model=None,
+        response_model=None, response_class=kind,
     )  # fmt: skip
 
 

@@ -15,9 +15,12 @@ model = Model(os.environ["BUNDLE"])
 
 
 class Body(BaseModel):
-    text: str
+    text: str = ""
+    texts: list[str] = []
 
 
 @app.post("/predict")
-def predict(body: Body) -> dict[str, Any]:
+def predict(body: Body) -> Any:
+    if body.texts:
+        return [each._asdict() for each in model.predict(body.texts)]
     return model.predict([body.text])[0]._asdict()

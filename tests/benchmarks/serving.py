@@ -1,13 +1,12 @@
-"""What HTTP costs: a bundle behind the server, against the same bundle in-process and a plain endpoint.
+"""What HTTP costs: a bundle behind the server, in-process, and behind a plain endpoint.
 
-python -m tests.benchmarks.serving BUNDLE [--seconds 5] [--rounds 3] [--texts TEXTS.txt]
+python -m tests.benchmarks.serving BUNDLE [--texts TEXTS.txt] [--per-request 8] [--seconds 5]
 
 In one run, in turns: the model called in this process in batches (the most that the machine gives;
-the best of several settings), the server, and an endpoint as one writes it in ten lines of FastAPI,
-without batching. Server and endpoint run in processes of their own and are loaded from others over
-loopback, with 1, 8 and 64 clients, each of which sends one text after another on its connection.
-All share the machine's cores, the clients included; what they take is printed. Prints texts a
-second, latency, and the ratios that have to hold at 64 clients.
+the best of several ways), the server, and an endpoint as one writes it in ten lines of FastAPI,
+without batching. Server and endpoint run in processes of their own and are loaded from another over
+loopback, by 1, 8 and 64 clients, each of which sends one request after another on its connection.
+All share the machine's cores, the clients too; what these take of them is printed.
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 
@@ -42,6 +41,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--processes", type=int, default=1, help="that the clients share")
+    parser.add_argument("--per-request", type=int, default=1, metavar="N", help="texts in each")
     parser.add_argument("--texts", type=Path, help="one a line (default: the golden ones)")
     parser.add_argument("--serve", default="", help="options of export.serve")
     options = parser.parse_args()
@@ -70,25 +70,35 @@ def _texts(options: argparse.Namespace) -> list[str]:
 
 
 def _in_process(bundle: Path, texts: Sequence[str], seconds: float) -> dict[str, dict[str, float]]:
-    """Call the model with batches: one with all cores, and one for each core at the same time."""
+    """Call the model with batches: with all cores, and with one core each at the same time.
+
+    Batches are of texts as they come, and of texts sorted by length, which need little padding.
+    """
     cores = len(os.sched_getaffinity(0))
-    batch = list(islice(cycle(texts), BATCH))
     rows = {}
     for callers, threads in ((1, cores), (cores, 1)):
         model = edge.Model(bundle, threads)
-        model.predict(batch)
-        start = time.perf_counter()
-        with ThreadPoolExecutor(callers) as pool:
-            done = sum(pool.map(_call, *zip(*[(model, batch, start + seconds)] * callers)))
-        rows[f"in-process, {callers} × {threads} threads, batches of {BATCH}"] = {
-            "rate": done / (time.perf_counter() - start)
-        }
+        many = list(islice(cycle(texts), 8 * BATCH))
+        for how, ordered in (("as they come", many), ("by length", _by_length(model, many))):
+            batches = [ordered[first : first + BATCH] for first in range(0, len(many), BATCH)]
+            start = time.perf_counter()
+            with ThreadPoolExecutor(callers) as pool:
+                call = partial(_call, model, batches, start + seconds / 2)
+                done = sum(pool.map(call, range(callers)))
+            name = f"in-process, {callers} × {threads} threads, {how}"
+            rows[name] = {"rate": done / (time.perf_counter() - start)}
     return rows
 
 
-def _call(model: edge.Model, batch: list[str], until: float) -> int:
+def _by_length(model: edge.Model, texts: Sequence[str]) -> list[str]:
+    return sorted(texts, key=lambda text: model.encode(text).shape[1])
+
+
+def _call(model: edge.Model, batches: Sequence[Sequence[str]], until: float, first: int) -> int:
     done = 0
-    while time.perf_counter() < until:
+    for batch in islice(cycle(batches), first, None):
+        if time.perf_counter() > until:
+            break
         done += len(model.predict(batch))
     return done
 
@@ -152,7 +162,12 @@ def _load(
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         assert child.stdin
-        asked = {"port": port, "texts": texts, "clients": share, "seconds": options.seconds}
+        asked = {
+            "port": port,
+            "requests": _bodies(texts, options.per_request),
+            "clients": share,
+            "seconds": options.seconds,
+        }
         child.stdin.write(json.dumps(asked))
         child.stdin.close()
         children.append(child)
@@ -161,7 +176,7 @@ def _load(
         child.wait()
     taken = [value for answer in answers for value in answer["taken"]]
     return {
-        "rate": len(taken) / (options.seconds - WARM),
+        "rate": options.per_request * len(taken) / (options.seconds - WARM),
         **{f"p{each}": float(np.percentile(taken, each)) for each in (50, 95, 99)},
         "cpu": sum(answer["cpu"] for answer in answers) / options.seconds,
     }
@@ -170,7 +185,7 @@ def _load(
 def send() -> None:
     """Be a process of clients: told on standard input, tell on standard output."""
     asked = json.load(sys.stdin)
-    requests = [_request(text) for text in asked["texts"]]
+    requests = [_request(body) for body in asked["requests"]]
     try:
         import uvloop
 
@@ -181,8 +196,16 @@ def send() -> None:
     print(json.dumps({"taken": taken, "cpu": time.process_time()}))
 
 
+def _bodies(texts: Sequence[str], count: int) -> list[str]:
+    """Return the bodies of requests with so many texts; the plain endpoint takes both kinds."""
+    if count == 1:
+        return [json.dumps({"text": text}) for text in texts]
+    source = cycle(texts)
+    return [json.dumps({"texts": list(islice(source, count))}) for _ in texts]
+
+
 def _request(text: str) -> bytes:
-    body = json.dumps({"text": text}).encode()
+    body = text.encode()
     head = "POST /predict HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
     return f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
 
@@ -218,31 +241,36 @@ async def _send(port: int, requests: list[bytes], clients: int, seconds: float) 
 def _print(found: dict[tuple[str, int], list[dict[str, float]]]) -> None:
     import numpy as np
 
-    median = {
-        key: {name: float(np.median([row[name] for row in rows])) for name in rows[0]}
-        for key, rows in found.items()
-    }
-    print(
-        f"{'':<42}{'clients':>8}{'texts/s':>9}{'p50':>8}{'p95':>8}{'p99':>8}{'clients′ cores':>16}"
-    )
-    for (name, clients), row in median.items():
-        times = "".join(
-            f"{row[each]:>8.1f}" if each in row else " " * 8 for each in ("p50", "p95", "p99")
+    columns = ("rate", "p50", "p95", "p99", "cpu")
+    print(f"{'median of the rounds':<40}{'clients':>8}{'texts/s':>9}", end="")
+    print(f"{'p50 ms':>8}{'p95 ms':>8}{'p99 ms':>8}{'cores of the clients':>22}")
+    middle = {}
+    for (name, clients), rows in found.items():
+        row = {each: float(np.median([row[each] for row in rows])) for each in rows[0]}
+        middle[name, clients] = row["rate"]
+        shown = (
+            f"{row[each]:.2f}" if each == "cpu" else f"{row[each]:.1f}"
+            for each in columns
+            if each in row
         )
-        used = f"{row['cpu']:>16.2f}" if "cpu" in row else ""
-        print(f"{name:<42}{clients:>8}{row['rate']:>9.0f}{times}{used}")
-    best = max(
-        (name for name, _ in found if name.startswith("in-process")),
-        key=lambda name: median[name, 1]["rate"],
-    )
-    ours, plain_, inside = found["server", 64], found["plain endpoint", 64], found[best, 1]
-    print("\nmedian over rounds of the ratio within a round, 64 clients")
-    for about, ratios in {
-        f"server / {best}": [one["rate"] / other["rate"] for one, other in zip(ours, inside, strict=True)],
-        "server / plain endpoint": [one["rate"] / other["rate"] for one, other in zip(ours, plain_, strict=True)],
-        "p99 / p50": [row["p99"] / row["p50"] for row in ours],
-    }.items():  # fmt: skip
-        print(f"{about:<64}{np.median(ratios):>8.2f}  ({min(ratios):.2f} to {max(ratios):.2f})")
+        widths = (9, 8, 8, 8, 22)
+        cells = "".join(f"{text:>{width}}" for text, width in zip(shown, widths, strict=False))
+        print(f"{name:<40}{clients:>8}{cells}")
+    inside = [name for name, _ in found if name.startswith("in-process")]
+    best = max(inside, key=lambda name: middle[name, 1])
+    ours = found["server", CLIENTS[-1]]
+    _ratio(f"server / {best}", ours, found[best, 1])
+    _ratio("server / plain endpoint", ours, found["plain endpoint", CLIENTS[-1]])
+    print(f"{'p99 / p50':<64}{np.median([row['p99'] / row['p50'] for row in ours]):>6.2f}")
+
+
+def _ratio(about: str, ours: list[dict[str, float]], theirs: list[dict[str, float]]) -> None:
+    """Print the median over the rounds of a ratio within a round, and how far it varies."""
+    import numpy as np
+
+    ratios = [one["rate"] / other["rate"] for one, other in zip(ours, theirs, strict=True)]
+    spread = f"({min(ratios):.2f} to {max(ratios):.2f})"
+    print(f"{about + f', {CLIENTS[-1]} clients':<64}{np.median(ratios):>6.2f}  {spread}")
 
 
 if __name__ == "__main__":
