@@ -6,7 +6,8 @@ In one run, in turns: the model called in this process in batches (the most that
 the best of several ways), the server, and an endpoint as one writes it in ten lines of FastAPI,
 without batching. Server and endpoint run in processes of their own and are loaded from another over
 loopback, by 1, 8 and 64 clients, each of which sends one request after another on its connection.
-All share the machine's cores, the clients too; what these take of them is printed.
+All share the machine's cores, the clients too. Beside wall-clock rates it prints processor time a
+text, whose ratios hold on a machine that others use as well.
 """
 
 from __future__ import annotations
@@ -20,11 +21,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
+from typing import NamedTuple
+
+import psutil
 
 from export import edge
 
@@ -40,7 +44,6 @@ def main() -> None:
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--seconds", type=float, default=5, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--processes", type=int, default=1, help="that the clients share")
     parser.add_argument("--per-request", type=int, default=1, metavar="N", help="texts in each")
     parser.add_argument("--texts", type=Path, help="one a line (default: the golden ones)")
     parser.add_argument("--serve", default="", help="options of export.serve")
@@ -53,10 +56,22 @@ def main() -> None:
             for name, row in _in_process(options.bundle, texts, options.seconds).items():
                 found.setdefault((name, 1), []).append(row)
             for clients in CLIENTS:
-                for name, port in (("server", ours), ("plain endpoint", plain)):
-                    row = _load(port, texts, clients, options)
+                for name, behind in (("server", ours), ("plain endpoint", plain)):
+                    row = _load(behind, texts, clients, options)
                     found.setdefault((name, clients), []).append(row)
     _print(found)
+
+
+class Behind(NamedTuple):
+    """What answers on a port."""
+
+    port: int
+    process: psutil.Process
+
+    def processor(self) -> float:
+        """Return the processor time that it has taken, in seconds."""
+        times = self.process.cpu_times()
+        return float(times.user + times.system)
 
 
 def _texts(options: argparse.Namespace) -> list[str]:
@@ -81,12 +96,15 @@ def _in_process(bundle: Path, texts: Sequence[str], seconds: float) -> dict[str,
         many = list(islice(cycle(texts), 8 * BATCH))
         for how, ordered in (("as they come", many), ("by length", _by_length(model, many))):
             batches = [ordered[first : first + BATCH] for first in range(0, len(many), BATCH)]
-            start = time.perf_counter()
+            start, used = time.perf_counter(), time.process_time()
             with ThreadPoolExecutor(callers) as pool:
                 call = partial(_call, model, batches, start + seconds / 2)
                 done = sum(pool.map(call, range(callers)))
             name = f"in-process, {callers} × {threads} threads, {how}"
-            rows[name] = {"rate": done / (time.perf_counter() - start)}
+            rows[name] = {
+                "rate": done / (time.perf_counter() - start),
+                "cpu": 1e6 * (time.process_time() - used) / done,
+            }
     return rows
 
 
@@ -107,24 +125,25 @@ def _call(model: edge.Model, batches: Sequence[Sequence[str]], until: float, fir
 
 
 @contextlib.contextmanager
-def _server(bundle: Path, more: str) -> Iterator[int]:
+def _server(bundle: Path, more: str) -> Iterator[Behind]:
     port = _free_port()
     command = ["-m", "export.serve", str(bundle), "--name", "model", "--port", str(port)]
-    with _running([*command, *more.split()], port):
-        yield port
+    with _running([*command, *more.split()], port) as behind:
+        yield behind
 
 
 @contextlib.contextmanager
-def _plain(bundle: Path) -> Iterator[int]:
+def _plain(bundle: Path) -> Iterator[Behind]:
     """Run plain_endpoint.py with uvicorn as one runs it."""
     port = _free_port()
     command = ["-m", "uvicorn", "tests.benchmarks.plain_endpoint:app"]
-    with _running([*command, "--port", str(port), "--no-access-log"], port, BUNDLE=str(bundle)):
-        yield port
+    command += ["--port", str(port), "--no-access-log"]
+    with _running(command, port, BUNDLE=str(bundle)) as behind:
+        yield behind
 
 
 @contextlib.contextmanager
-def _running(arguments: Sequence[str], port: int, **more: str) -> Iterator[None]:
+def _running(arguments: Sequence[str], port: int, **more: str) -> Iterator[Behind]:
     environment = os.environ | {"PYTHONPATH": str(ROOT)} | more
     with subprocess.Popen(
         [sys.executable, *arguments], env=environment, stderr=subprocess.DEVNULL
@@ -134,7 +153,7 @@ def _running(arguments: Sequence[str], port: int, **more: str) -> Iterator[None]
                 with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
                     break
                 time.sleep(0.1)
-            yield
+            yield Behind(port, psutil.Process(child.pid))
         finally:
             child.terminate()
 
@@ -147,38 +166,30 @@ def _free_port() -> int:
 
 
 def _load(
-    port: int, texts: Sequence[str], clients: int, options: argparse.Namespace
+    behind: Behind, texts: Sequence[str], clients: int, options: argparse.Namespace
 ) -> dict[str, float]:
-    """Send texts from other processes for a while; return the rate and percentiles."""
+    """Send texts from another process for a while; return the rate, latency and processor time."""
     import numpy as np
 
-    processes = min(clients, options.processes)
-    shares = [len(range(place, clients, processes)) for place in range(processes)]
-    code = "from tests.benchmarks.serving import send; send()"
-    children = []
-    for share in shares:
-        child = subprocess.Popen(
-            [sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(ROOT)},
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        assert child.stdin
-        asked = {
-            "port": port,
-            "requests": _bodies(texts, options.per_request),
-            "clients": share,
-            "seconds": options.seconds,
-        }
-        child.stdin.write(json.dumps(asked))
-        child.stdin.close()
-        children.append(child)
-    answers = [json.loads(child.stdout.read()) for child in children if child.stdout]
-    for child in children:
-        child.wait()
-    taken = [value for answer in answers for value in answer["taken"]]
+    asked = {
+        "port": behind.port,
+        "requests": _bodies(texts, options.per_request),
+        "clients": clients,
+        "seconds": options.seconds,
+    }
+    before = behind.processor()
+    child = subprocess.run(
+        [sys.executable, "-c", "from tests.benchmarks.serving import send; send()"],
+        env=os.environ | {"PYTHONPATH": str(ROOT)}, input=json.dumps(asked),
+        stdout=subprocess.PIPE, text=True, check=True,
+    )  # fmt: skip
+    answer = json.loads(child.stdout)
+    taken, count = answer["taken"], options.per_request * answer["count"]
     return {
         "rate": options.per_request * len(taken) / (options.seconds - WARM),
         **{f"p{each}": float(np.percentile(taken, each)) for each in (50, 95, 99)},
-        "cpu": sum(answer["cpu"] for answer in answers) / options.seconds,
+        "cpu": 1e6 * (behind.processor() - before) / count,
+        "client": 1e6 * answer["cpu"] / count,
     }
 
 
@@ -192,8 +203,10 @@ def send() -> None:
         run = uvloop.run
     except ImportError:
         run = asyncio.run
-    taken = run(_send(asked["port"], requests, asked["clients"], asked["seconds"]))
-    print(json.dumps({"taken": taken, "cpu": time.process_time()}))
+    before = time.process_time()
+    count, taken = run(_send(asked["port"], requests, asked["clients"], asked["seconds"]))
+    used = time.process_time() - before
+    print(json.dumps({"count": count, "taken": taken, "cpu": used}))
 
 
 def _bodies(texts: Sequence[str], count: int) -> list[str]:
@@ -210,11 +223,16 @@ def _request(text: str) -> bytes:
     return f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
 
 
-async def _send(port: int, requests: list[bytes], clients: int, seconds: float) -> list[float]:
+async def _send(
+    port: int, requests: list[bytes], clients: int, seconds: float
+) -> tuple[int, list[float]]:
+    """Return how many were answered, and the milliseconds of those that count."""
+    count = 0
     taken: list[float] = []
     start = time.perf_counter()
 
     async def client(place: int) -> None:
+        nonlocal count
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         for request in islice(cycle(requests), place * 7 % len(requests), None):
             before = time.perf_counter()
@@ -227,50 +245,64 @@ async def _send(port: int, requests: list[bytes], clients: int, seconds: float) 
             length = int(head.lower().partition(b"content-length:")[2].split()[0])
             await reader.readexactly(length)
             after = time.perf_counter()
+            count += 1
             if start + WARM < after <= start + seconds:
                 taken.append(1000 * (after - before))
         writer.close()
 
     await asyncio.gather(*(client(place) for place in range(clients)))
-    return taken
+    return count, taken
 
 
 # --- Printing ---------------------------------------------------------------------------------
 
 
+COLUMNS = {
+    "rate": "texts/s", "p50": "p50 ms", "p95": "p95 ms", "p99": "p99 ms",
+    "cpu": "cpu µs/text", "client": "client's",
+}  # fmt: skip
+
+
 def _print(found: dict[tuple[str, int], list[dict[str, float]]]) -> None:
     import numpy as np
 
-    columns = ("rate", "p50", "p95", "p99", "cpu")
-    print(f"{'median of the rounds':<40}{'clients':>8}{'texts/s':>9}", end="")
-    print(f"{'p50 ms':>8}{'p95 ms':>8}{'p99 ms':>8}{'cores of the clients':>22}")
+    heads = "".join(f"{head:>12}" for head in COLUMNS.values())
+    print(f"{'median of the rounds':<40}{'clients':>8}{heads}")
     middle = {}
     for (name, clients), rows in found.items():
         row = {each: float(np.median([row[each] for row in rows])) for each in rows[0]}
         middle[name, clients] = row["rate"]
-        shown = (
-            f"{row[each]:.2f}" if each == "cpu" else f"{row[each]:.1f}"
-            for each in columns
-            if each in row
-        )
-        widths = (9, 8, 8, 8, 22)
-        cells = "".join(f"{text:>{width}}" for text, width in zip(shown, widths, strict=False))
-        print(f"{name:<40}{clients:>8}{cells}")
+        cells = (f"{row[each]:.1f}" if each in row else "" for each in COLUMNS)
+        print(f"{name:<40}{clients:>8}{''.join(f'{cell:>12}' for cell in cells)}")
     inside = [name for name, _ in found if name.startswith("in-process")]
     best = max(inside, key=lambda name: middle[name, 1])
-    ours = found["server", CLIENTS[-1]]
-    _ratio(f"server / {best}", ours, found[best, 1])
-    _ratio("server / plain endpoint", ours, found["plain endpoint", CLIENTS[-1]])
-    print(f"{'p99 / p50':<64}{np.median([row['p99'] / row['p50'] for row in ours]):>6.2f}")
+    most = CLIENTS[-1]
+    ours, plain = found["server", most], found["plain endpoint", most]
+    print(f"\nat {most} clients, the median of each round's ratio (least to most)")
+    _ratio(f"texts/s, server / {best}", ours, found[best, 1], _rate)
+    _ratio("texts/s, server / plain endpoint", ours, plain, _rate)
+    # What would hold on a machine that is busy with nothing else, where all cores are taken:
+    _ratio("texts per cpu time, clients' included, / in-process", ours, found[best, 1], _per_cpu)
+    _ratio("texts per cpu time, clients' included, / plain", ours, plain, _per_cpu)
+    print(f"{'p99 / p50':<70}{np.median([row['p99'] / row['p50'] for row in ours]):>6.2f}")
 
 
-def _ratio(about: str, ours: list[dict[str, float]], theirs: list[dict[str, float]]) -> None:
-    """Print the median over the rounds of a ratio within a round, and how far it varies."""
+def _rate(row: dict[str, float]) -> float:
+    return row["rate"]
+
+
+def _per_cpu(row: dict[str, float]) -> float:
+    return 1 / (row["cpu"] + row.get("client", 0))
+
+
+def _ratio(
+    about: str, ours: list[dict[str, float]], theirs: list[dict[str, float]],
+    of: Callable[[dict[str, float]], float],
+) -> None:  # fmt: skip
     import numpy as np
 
-    ratios = [one["rate"] / other["rate"] for one, other in zip(ours, theirs, strict=True)]
-    spread = f"({min(ratios):.2f} to {max(ratios):.2f})"
-    print(f"{about + f', {CLIENTS[-1]} clients':<64}{np.median(ratios):>6.2f}  {spread}")
+    ratios = [of(one) / of(other) for one, other in zip(ours, theirs, strict=True)]
+    print(f"{about:<70}{np.median(ratios):>6.2f}  ({min(ratios):.2f} to {max(ratios):.2f})")
 
 
 if __name__ == "__main__":
