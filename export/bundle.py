@@ -57,6 +57,9 @@ INT8_TOLERANCE = 0.05
 
 # Golden logits are recorded to six decimals; no tolerance is finer than the float noise above that.
 LEAST_TOLERANCE = 1e-5
+#: Lies beside the files of a bundle and is none of them: it covers bundle.json and so all of them.
+SIGNATURE_FILE = "bundle.sig"
+
 GOLDEN_COUNT = 16
 GOLDEN_CHARACTERS = 1000
 
@@ -204,7 +207,7 @@ def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
             "size_bytes": path.stat().st_size,
         }
         for path in sorted(folder.iterdir())
-        if path.is_file() and path.name != edge.MANIFEST_FILE
+        if path.is_file() and path.name not in (edge.MANIFEST_FILE, SIGNATURE_FILE)
     }
     blank = "0" * 64
     form, problem_type = edge.KIND
@@ -322,7 +325,7 @@ def _check_target(folder: Path) -> None:
     """Refuse to replace anything but a bundle: nothing that is not ours is ever deleted."""
     if not folder.exists():
         return
-    known = {edge.MANIFEST_FILE, "__pycache__"}
+    known = {edge.MANIFEST_FILE, SIGNATURE_FILE, "__pycache__"}
     try:
         found = {path.name for path in folder.iterdir()}
         if found:

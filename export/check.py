@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from export import edge
-from export.console import DONE, REFUSED, Parser, bundle_folder, guarded
+from export.console import DONE, REFUSED, Parser, add_public_key, bundle_folder, guarded
 from export.latency import interleaved
 
 #: The larger of the two batches that are timed, in texts.
@@ -177,11 +177,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("bundle", metavar="BUNDLE")
     parser.add_argument("--json", action="store_true", help="one JSON object")
+    add_public_key(parser)
     return parser
 
 
 def _run(options: argparse.Namespace) -> int:
-    report = check(bundle_folder(options.bundle))
+    report = check(bundle_folder(options.bundle, options.public_key))
     if options.json:
         print(json.dumps(report, indent=2, ensure_ascii=False))
     else:

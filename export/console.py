@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
 from export import edge
-from export.errors import ExportError
+from export.errors import ExportError, SignatureError
 
 DONE, REFUSED, WRONG, STOPPED = 0, 1, 3, 130
 
@@ -44,11 +44,25 @@ def count(text: str) -> int:
     return int(text)
 
 
-def bundle_folder(name: str) -> Path:
+def add_public_key(parser: argparse.ArgumentParser) -> None:
+    """Add the option that has a bundle's signature checked before it is used."""
+    parser.add_argument(
+        "--public-key",
+        metavar="FILE",
+        help="refuse a bundle that is not signed with its private key (see export.sign)",
+    )
+
+
+def bundle_folder(name: str, public_key: str | None = None) -> Path:
     """Return the bundle that a command names.
 
+    Args:
+        name: Its folder.
+        public_key: If given, the file with the key that it has to be signed with.
+
     Raises:
-        ExportError: There is no bundle.json in it.
+        ExportError: There is no bundle.json in it, or the key cannot be used.
+        SignatureError: It is not signed, or not what was signed.
     """
     folder = Path(name)
     if not (folder / edge.MANIFEST_FILE).is_file():
@@ -57,6 +71,10 @@ def bundle_folder(name: str) -> Path:
             f"{folder} is not a bundle: it {what}. Name the folder that a run has packed, for "
             "example runs/lora_cls/bundle."
         )
+    if public_key is not None:
+        from export.signature import verify
+
+        verify(folder, Path(public_key))
     return folder
 
 
@@ -81,7 +99,7 @@ def guarded(command: Callable[[], int], stopped: str = "stopped") -> int:
     """
     try:
         return command()
-    except edge.BundleError as error:
+    except (edge.BundleError, SignatureError) as error:
         print(f"error: {error}", file=sys.stderr)
         return REFUSED
     except ExportError as error:

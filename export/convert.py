@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from export import edge
-from export.console import DONE, Parser, bundle_folder, guarded
+from export.console import DONE, Parser, add_public_key, bundle_folder, guarded
 from export.errors import ExportError
 
 _EPILOG = """\
@@ -55,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--name", metavar="NAME", help="with triton: of the ensemble (default: the bundle's name)"
     )
+    add_public_key(parser)
     return parser
 
 
@@ -62,7 +63,7 @@ def _run(options: argparse.Namespace) -> int:
     for name, kind in (("texts", "onefile"), ("name", "triton")):
         if getattr(options, name) is not None and options.to != kind:
             raise ExportError(f"--{name} goes with --to {kind} only.")
-    model = edge.Model(bundle_folder(options.bundle))
+    model = edge.Model(bundle_folder(options.bundle, options.public_key))
     target = Path(options.out)
     if options.to == "triton":
         from export import triton

@@ -14,8 +14,8 @@ could not be answered; 2, the command line is wrong.
 
 Every start checks the sha256 of every file in the bundle and refuses to answer after a changed
 byte. That guards against damage (a broken copy, half an update, an edit), not against a forger,
-who would change the sums too: sign the whole bundle where that matters. The fields of bundle.json
-are described in potstill's ``export/bundle.py``.
+who would change the sums too: where that matters, sign the bundle with potstill's ``export.sign``.
+The fields of bundle.json are described in its ``export/bundle.py``.
 
 Needs Python 3.11 and the packages of requirements.txt, which are imported only once the files are
 known to be good: importing this module and refusing a bundle are quick.

@@ -3,3 +3,10 @@ class ExportError(Exception):
 
     The command line prints the message alone and exits with 3; a library caller catches this class.
     """
+
+
+class SignatureError(ExportError):
+    """A bundle is refused: it is not signed, or not what was signed.
+
+    The command line prints the message alone and exits with 1.
+    """

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from export import edge, parts, rows
-from export.console import DONE, Parser, bundle_folder, count, guarded
+from export.console import DONE, Parser, add_public_key, bundle_folder, count, guarded
 from export.errors import ExportError
 
 _PIPE = "-"
@@ -242,13 +242,14 @@ def _parser() -> argparse.ArgumentParser:
         "--overwrite", action="store_true",
         help="replace OUTPUT, and drop parts of a run that was another; parts of the same are kept",
     )  # fmt: skip
+    add_public_key(parser)
     return parser
 
 
 def _run(options: argparse.Namespace) -> int:
     if options.input == _PIPE and options.output != _PIPE:
         raise ExportError("Standard input cannot be read twice: it needs --output -.")
-    model = edge.Model(bundle_folder(options.bundle), options.threads)
+    model = edge.Model(bundle_folder(options.bundle, options.public_key), options.threads)
     scorer = Scorer(model, options.text, options.prefix, options.batch_size)
     source = Path(options.input)
     if options.input == _PIPE:
