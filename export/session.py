@@ -47,11 +47,12 @@ def open_model(path: Path, threads: int) -> Callable[[Mapping[str, Any]], np.nda
     names = [node.name for node in session.get_inputs()]
 
     def call(batch: Mapping[str, Any]) -> np.ndarray:
-        answer: np.ndarray = session.run(None, {name: _array(batch[name]) for name in names})[0]
+        answer: np.ndarray = session.run(None, {name: as_array(batch[name]) for name in names})[0]
         return answer
 
     return call
 
 
-def _array(value: Any) -> Any:
+def as_array(value: Any) -> Any:
+    """Return a tensor of any library as a numpy array."""
     return value.numpy() if hasattr(value, "numpy") else value
