@@ -81,7 +81,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def _lines(path: Path) -> list[str]:
     try:
-        return path.read_text("utf-8-sig").splitlines()
+        return path.read_text("utf-8-sig").removesuffix("\n").split("\n")
     except UnicodeDecodeError as error:
         raise ExportError(
             f"{path} is not UTF-8 (byte {error.start}). Convert it, for example with iconv."

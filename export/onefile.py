@@ -93,12 +93,14 @@ def differences(model: edge.Model, nodes: Nodes, texts: Sequence[str]) -> list[D
         texts: They go through the nodes in batches, so that padding is compared too.
     """
     import numpy as np
+    from tqdm import trange
 
     processing, found = model.manifest["processing"], []
     inputs, tokenizer = processing["inputs"], _tokenizer(model)
     padding = [[processing["pad_token_id"] if name == "input_ids" else 0] for name in inputs]
     session = open_texts(_alone(nodes, inputs).SerializeToString(), model)
-    for first in range(0, len(texts), _BATCH):
+    # Nothing is drawn where no person looks on.
+    for first in trange(0, len(texts), _BATCH, desc="comparing tokens", disable=None):
         batch = texts[first : first + _BATCH]
         made = np.stack(session.run(inputs, {TEXT: np.array(batch, dtype=object)}), axis=1)
         for text, seen in zip(batch, made, strict=True):  # seen is [I, L]
