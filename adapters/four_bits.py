@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from torch import Tensor, dtype, nn
 
 _OPERATOR = "dequantize_4bit"
+#: What a layer of bitsandbytes notes of the processor.
+_PACKS = "support_avx512bf16_for_cpu"
 
 
 def leave_packing(model: nn.Module) -> None:
@@ -23,8 +25,8 @@ def leave_packing(model: nn.Module) -> None:
         model: A model with quantized layers; changed in place.
     """
     for module in model.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
+        if hasattr(module, _PACKS):
+            setattr(module, _PACKS, False)
 
 
 @cache
@@ -67,7 +69,7 @@ def _library() -> Any:
     """Return what holds the operator; it is withdrawn as soon as nobody keeps this."""
     import torch
 
-    return torch.library.Library("bitsandbytes", "IMPL")
+    return torch.library.Library("bitsandbytes", "IMPL")  # type: ignore[no-untyped-call]
 
 
 def by_definition(
@@ -90,6 +92,6 @@ def by_definition(
 
     bytes_ = packed.view(torch.uint8).reshape(-1)
     codes = torch.stack((bytes_ >> 4, bytes_ & 15), dim=1).reshape(-1)[: torch.Size(shape).numel()]
-    values = get_4bit_type(kind, device=packed.device)[codes.int()]
+    values: Tensor = get_4bit_type(kind, device=packed.device)[codes.int()]
     each = scales.float().repeat_interleave(block)[: len(values)]
     return (values * each).reshape(tuple(shape))
