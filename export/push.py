@@ -21,6 +21,7 @@ from typing import IO, Any
 from urllib.parse import SplitResult, quote, urlsplit
 
 from export import edge
+from export.bundle import SIGNATURE_FILE
 from export.console import DONE, Parser, bundle_folder, count, guarded
 from export.errors import ExportError
 from export.serve import TOKEN, read_token
@@ -73,7 +74,8 @@ def push(
     path = f"{where.path.rstrip('/')}/v2/repository/models/{quote(name or manifest['name'])}"
     path += f"/versions/{version}/push" if version else "/push"
     with tempfile.TemporaryFile() as archive:
-        _pack(bundle, [edge.MANIFEST_FILE, *manifest["files"]], archive)
+        signature = [SIGNATURE_FILE] if (bundle / SIGNATURE_FILE).exists() else []
+        _pack(bundle, [edge.MANIFEST_FILE, *signature, *manifest["files"]], archive)
         try:
             return _post(where, path, archive, token, certificates, seconds)
         except (OSError, http.client.HTTPException) as error:

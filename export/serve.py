@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from export import edge
-from export.console import DONE, Parser, count, guarded
+from export.console import DONE, Parser, add_public_key, count, guarded
 from export.errors import ExportError
 from export.serving.limits import Limits, option
 
@@ -86,6 +86,7 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument("--port", type=int, default=8000, help="0 takes a free one (default: 8000)")
     parser.add_argument("--name", help="of the model, if it is one BUNDLE (default: its own)")
     parser.add_argument("--token-file", metavar="FILE", help="switches push, load and unload on")
+    add_public_key(parser)
     parser.add_argument(
         "--workers", type=count, metavar="N",
         help="batches of one model at once (default: one for each core)",
@@ -122,6 +123,7 @@ def build(options: argparse.Namespace) -> uvicorn.Server:
 
     Raises:
         BundleError: The only bundle is refused.
+        SignatureError: It is not signed with the key that is wanted.
         ExportError: An option or a file is wrong, or a package is missing.
     """
     limits = Limits(**{each.name: getattr(options, each.name) for each in fields(Limits)})
@@ -142,7 +144,8 @@ def build(options: argparse.Namespace) -> uvicorn.Server:
         workers = Workers(options.workers or os.cpu_count() or 1, options.threads)
         metrics = Metrics()
         folder = None if single else models_folder(source)
-        repository = Repository(folder, limits, workers, options.keep, metrics)
+        key = Path(options.public_key) if options.public_key else None
+        repository = Repository(folder, limits, workers, options.keep, metrics, key)
         repository.start(single, options.name)
         return _bounded(make_app(Server(repository, limits, token, metrics)), options, limits)
     except ModuleNotFoundError as error:

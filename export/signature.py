@@ -106,6 +106,15 @@ def verify(folder: Path, public_key: Path) -> None:
         raise SignatureError(str(error)) from error
 
 
+def check_public_key(public_key: Path) -> None:
+    """Check that a file holds a key that signatures can be checked with.
+
+    Raises:
+        ExportError: It does not, or the package cryptography is missing.
+    """
+    _public_key(public_key)
+
+
 def new_keys(private_key: Path) -> Path:
     """Make a pair of keys; the private one is readable by its owner alone.
 

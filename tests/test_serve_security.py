@@ -16,7 +16,7 @@ from onnx import TensorProto
 from tiny_bundle import make_bundle
 from tiny_server import AUTHORIZED, TOKEN, Address, running
 
-from export import edge, push, serve
+from export import edge, push, serve, signature
 from export.bundle import write_manifest
 from export.errors import ExportError
 
@@ -264,3 +264,34 @@ def test_an_upload_that_is_too_large_or_too_slow_ends(server: Address, declared:
     assert server.raw(head + size, *large).startswith(b"HTTP/1.1 413")
     slow = b"content-length: 2000\r\n\r\n" if declared else b"transfer-encoding: chunked\r\n\r\n"
     assert server.raw(head + slow).startswith(b"HTTP/1.1 408")
+
+
+def test_with_a_public_key_only_signed_bundles_answer(tmp_path: Path) -> None:
+    public_key = signature.new_keys(tmp_path / "key.pem")
+    models = tmp_path / "models"
+    for version in ("1", "2"):
+        make_bundle(models / "tiny" / version)
+        (models / "tiny" / "tiny.onnx").unlink()
+    signature.sign(models / "tiny" / "1", tmp_path / "key.pem")
+    pushed = make_bundle(tmp_path / "pushed" / "bundle")
+    with running(models, "--public-key", str(public_key)) as server:
+        states = server.ask("/v2/repository/index", {}).content
+        assert {each["version"]: each["state"] for each in states} == {
+            "1": "READY",
+            "2": "UNAVAILABLE",
+        }
+        status, content = push.push(pushed, server.url, TOKEN, name="new")
+        assert (status, "is not signed" in content["error"]) == (422, True)
+        signature.sign(pushed, tmp_path / "key.pem")
+        assert push.push(pushed, server.url, TOKEN, name="new")[0] == 200
+        assert server.ask("/v2/models/new/ready").status == 200
+
+
+def test_a_public_key_that_is_none_is_told_before_anything_is_served(tmp_path: Path) -> None:
+    make_bundle(tmp_path / "models" / "tiny" / "1")
+    (tmp_path / "key").write_text("no key")
+    with (
+        pytest.raises(ExportError, match="cannot be read as a public key"),
+        running(tmp_path / "models", "--public-key", str(tmp_path / "key")),
+    ):
+        pass

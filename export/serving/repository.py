@@ -18,10 +18,11 @@ from typing import Any
 
 from export import edge
 from export.console import unusable
-from export.errors import ExportError
+from export.errors import ExportError, SignatureError
 from export.serving.batching import Batcher
 from export.serving.limits import Limits, RefusedError
 from export.serving.metrics import Metrics
+from export.signature import check_public_key, verify
 
 NAME = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 VERSION = re.compile("[1-9][0-9]{0,8}")
@@ -73,6 +74,7 @@ class Repository:
         workers: Of each model.
         keep: So many versions of a model answer; of those, the one loaded last by default.
         metrics: Are told about batches.
+        public_key: If given, the file with the key that every bundle has to be signed with.
     """
 
     def __init__(
@@ -82,10 +84,11 @@ class Repository:
         workers: Workers,
         keep: int = 1,
         metrics: Metrics | None = None,
+        public_key: Path | None = None,
     ) -> None:
         self.folder = folder.resolve() if folder else None
         self._limits, self._workers, self._keep = limits, workers, keep
-        self._metrics = metrics
+        self._metrics, self._public_key = metrics, public_key
         self._serving: dict[str, dict[str, Served]] = {}  # the current version comes last
         self._failed: dict[tuple[str, str], str] = {}
         self._changing = asyncio.Lock()
@@ -157,7 +160,11 @@ class Repository:
 
         Raises:
             BundleError: The only bundle is refused.
+            SignatureError: It is not signed, or not what was signed.
+            ExportError: The public key cannot be used.
         """
+        if self._public_key:
+            check_public_key(self._public_key)
         if bundle:
             name = name or re.sub("[^A-Za-z0-9._-]", "-", edge.read_manifest(bundle)["name"])[:64]
             self._switch(self._serve(valid(NAME, name), "1", self._open(bundle)))
@@ -172,7 +179,7 @@ class Repository:
     def _try_at_start(self, name: str, version: str) -> None:
         try:
             opened = self._open(self._place(name, version))
-        except (edge.BundleError, RefusedError) as error:
+        except (edge.BundleError, RefusedError, SignatureError) as error:
             self._failed[name, version] = str(error)
             fields = {"model": name, "version": version, "reason": str(error)}
             _log.error("version refused", extra={"fields": fields})
@@ -238,7 +245,7 @@ class Repository:
     async def _tested(self, name: str, version: str, place: Path) -> edge.Model:
         try:
             model = await asyncio.to_thread(self._open, place)
-        except (edge.BundleError, RefusedError) as error:
+        except (edge.BundleError, RefusedError, SignatureError) as error:
             reason = str(error).replace(str(place), f"{name}/{version}")
             self._failed[name, version] = reason
             raise RefusedError(422, f"Refused: {reason}") from error
@@ -246,11 +253,14 @@ class Repository:
         return model
 
     def _open(self, place: Path) -> edge.Model:
-        """Read a bundle, check every byte of it and every recorded answer.
+        """Read a bundle, check its signature, every byte of it and every recorded answer.
 
         Raises:
             BundleError: It is not sound.
+            SignatureError: It is not signed, or not what was signed.
         """
+        if self._public_key:
+            verify(place, self._public_key)
         try:
             check_manifest(edge.read_manifest(place))
             model = edge.Model(place, self._workers.threads)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from export import edge
+from export.bundle import SIGNATURE_FILE
 from export.serving.limits import Limits, RefusedError
 from export.serving.repository import INCOMING, NAME
 
@@ -137,6 +138,7 @@ def unpack(archive: Path, bundle: Path, limit: int) -> None:
 def _check_names(bundle: Path) -> None:
     try:
         known = {edge.MANIFEST_FILE, *edge.read_manifest(bundle)["files"]}
+        known |= {SIGNATURE_FILE} & {path.name for path in bundle.iterdir()}
     except (edge.BundleError, KeyError, TypeError) as error:
         message = str(error).replace(str(bundle), "the archive")
         raise RefusedError(400, f"The archive is not a bundle: {message}") from error
