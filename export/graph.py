@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from export.attention import fuse_attention, merge_projections
+from export.attention import fuse_attention
 from export.embeddings import fold_token_types
 from export.errors import ExportError
 from export.masks import key_masks
@@ -20,7 +20,11 @@ if TYPE_CHECKING:
     from onnxscript import ir
     from torch import Tensor, nn
 
+#: What the exporter writes. From 23 on it makes one node of rotary positions, whose tables
+#: onnxruntime 1.32 refuses.
 OPSET = 20
+#: The first with ``Attention``; a graph goes there when its attention is fused.
+_ATTENTION_OPSET = 23
 #: How far a graph is rewritten; see `export_onnx`.
 Optimize = Literal["none", "basic", "full"]
 
@@ -45,9 +49,9 @@ def export_onnx(
         path: Where to write.
         optimize: ``"none"`` leaves the exporter's graph; ``"basic"`` lets onnxruntime's transformer
             tools fuse layer norms, activations and their biases; ``"full"`` fuses attention,
-            makes the mask once, folds the token types, leaves out of the last layer what the head
-            does not read, and fuses activations and their biases. Attention of other forms than
-            in encoders of the BERT, RoBERTa, DistilBERT, ELECTRA and MPNet kinds stays as it is.
+            makes the mask once, folds the token types and leaves out of the last layer what the
+            head does not read. Attention of other forms than in encoders of the BERT, RoBERTa,
+            DistilBERT, ELECTRA and MPNet kinds stays as it is.
         metadata: Entries for the file's own metadata.
 
     Returns:
@@ -60,12 +64,11 @@ def export_onnx(
 
     with key_masks() if optimize == "full" else nullcontext():
         program = _trace(model, example)
-    notes = [f"opset {OPSET}"]
-    if optimize == "full":
-        notes += _rewrite(program.model)
+    notes = _rewrite(program.model) if optimize == "full" else []
+    notes = [f"opset {program.model.opset_imports['']}", *notes]
     graph = program.model_proto
-    if optimize != "none":
-        graph = _fuse(graph, model, norms=optimize == "basic")
+    if optimize == "basic":
+        graph = _fuse(graph, model)
     _forget_the_source(graph)
     _name_free_axes(graph)
     for key, value in (metadata or {}).items():
@@ -103,33 +106,31 @@ def _trace(model: nn.Module, example: Mapping[str, Tensor]) -> Any:
 def _rewrite(model: ir.Model) -> list[str]:
     """Rewrite the exporter's graph where its forms are known, and say what that came to."""
     from onnxscript.ir.passes.common import RemoveUnusedNodesPass
+    from onnxscript.version_converter import convert_version
 
     graph, remove_unused = model.graph, RemoveUnusedNodesPass()
-    graph.opset_imports[CONTRIB] = 1
     fold_token_types(graph)
     attentions = fuse_attention(graph)
     remove_unused(model)  # what the fused nodes have left would still read every token
     shortened = keep_first_token(graph)
-    merge_projections(graph)
     keep_norms_apart(graph)
     remove_unused(model)
     notes = [f"attentions fused: {attentions}"]
-    if not attentions:
+    if attentions:
+        convert_version(model, _ATTENTION_OPSET)
+    else:
         notes = ["attention not fused: it has none of the forms that export.attention knows"]
     if shortened:
         notes.append("past its keys and values, the last layer computes the first token only")
     return notes
 
 
-def _fuse(graph: Any, model: nn.Module, *, norms: bool) -> Any:
+def _fuse(graph: Any, model: nn.Module) -> Any:
     """Fuse what onnxruntime's transformer tools recognise; the exporter's attention is not in it.
 
     Args:
         graph: The model's protobuf.
         model: What it was exported from.
-        norms: Whether sums and embeddings go into the norms behind them. A full graph keeps them
-            apart: `keep_norms_apart` says why of sums, and the operator for embeddings takes the
-            mask for a length, and so padding on the left for text.
     """
     import onnx
     from onnxruntime.transformers.fusion_options import FusionOptions
@@ -140,7 +141,6 @@ def _fuse(graph: Any, model: nn.Module, *, norms: bool) -> Any:
     # The exporter writes layer norms as one node; the tool would only add an operator for those
     # without a mean that ONNX does not know, and the checker refuses it.
     options.enable_layer_norm = False
-    options.enable_skip_layer_norm = options.enable_embed_layer_norm = norms
     fused = optimize_by_fusion(
         graph,
         model_type="bert",

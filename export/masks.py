@@ -1,4 +1,4 @@
-"""A key mask as large as the keys, while a model is traced."""
+"""A key mask that few operators make, while a model is traced."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 @contextmanager
 def key_masks() -> Iterator[None]:
-    """Let transformers make masks ``[batch, 1, 1, keys]`` instead of ``[batch, 1, queries, keys]``.
+    """Let transformers repeat a row of padding for every query instead of computing each anew.
 
-    Its own mask of an encoder repeats the same row for every query and is put together from some
-    twenty operators. Masks of another form (causal, with a window) are made as ever. It holds for
-    models with eager attention, whose sum with the scores repeats the row by itself.
+    Its own mask of an encoder, ``[batch, 1, queries, keys]``, is put together from some twenty
+    operators. Masks of another form (causal, with a window) are made as ever. It holds for models
+    with eager attention.
     """
     from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, bidirectional_mask_function
 
@@ -27,10 +27,13 @@ def key_masks() -> Iterator[None]:
 
         mask, dtype = settings["attention_mask"], settings["dtype"]
         if mask is None or settings["mask_function"] is not bidirectional_mask_function:
-            repeated: Tensor | None = whole(**settings)
-            return repeated
+            made: Tensor | None = whole(**settings)
+            return made
         nothing = torch.zeros((), dtype=dtype)
-        return torch.where(mask[:, None, None, :], nothing, torch.finfo(dtype).min)
+        # Not the least number itself: onnxruntime takes that for minus infinity, and answers a row
+        # without any text with zeros instead of the mean that a softmax gives.
+        row = torch.where(mask[:, None, None, :], nothing, torch.finfo(dtype).min / 2)
+        return row.expand(-1, 1, settings["q_length"], -1)
 
     ALL_MASK_ATTENTION_FUNCTIONS["eager"] = keys_only
     try:

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
+from export.activations import approximate_gelu
 from export.errors import ExportError
+
+#: What is quantized: products with weights, and tables of embeddings. onnxruntime's tool would take
+#: ONNX's own ``Attention`` for its contributed operator of that name.
+_KINDS = ["MatMul", "Gemm", "Gather"]
 
 
 def quantize_int8(source: Path, target: Path) -> None:
@@ -27,10 +33,12 @@ def quantize_int8(source: Path, target: Path) -> None:
 
     # The tool advises a pre-processing step on the root logger; fusing has done its work already.
     logging.getLogger().setLevel(logging.ERROR)
+    graph = _prepared(source)
     try:
         quantize_dynamic(
-            source,
+            graph,
             target,
+            op_types_to_quantize=_KINDS,
             per_channel=True,
             reduce_range=True,
             weight_type=QuantType.QInt8,
@@ -42,3 +50,11 @@ def quantize_int8(source: Path, target: Path) -> None:
             f"{source.name} cannot be quantized to int8: {error}. Set export.quantization=none to "
             "ship float32."
         ) from error
+
+
+def _prepared(source: Path) -> Any:
+    from onnxscript import ir
+
+    model = ir.load(source)
+    approximate_gelu(model.graph)
+    return ir.to_proto(model)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from export.attention import BIAS
+from export.attention import MASK
 from export.rewriting import attribute, constant, given, hold, insert, sizes
 
 if TYPE_CHECKING:
@@ -23,8 +23,7 @@ def keep_first_token(graph: ir.Graph) -> int:
     changes.
 
     Args:
-        graph: A graph that went through `export.attention.fuse_attention`, and not yet through
-            `export.attention.merge_projections`.
+        graph: A graph that went through `export.attention.fuse_attention`.
 
     Returns:
         How many nodes compute one token instead of all.
@@ -80,8 +79,8 @@ def _tokenwise(node: ir.Node) -> dict[int, int]:
     """Return the inputs with tokens of a node that treats each token by itself, else nothing."""
     if len(node.outputs) != 1 or len(sizes(node.outputs[0])) != 3:
         return {}
-    if node.op_type == "MultiHeadAttention":  # each query by itself, and its row of the bias
-        return {0: 1} if given(node, BIAS) is None else {0: 1, BIAS: 2}
+    if node.op_type == "Attention":  # each query by itself, and its row of the mask
+        return {0: 1} if given(node, MASK) is None else {0: 1, MASK: 2}
     fixed = [constant(value) is not None for value in node.inputs]
     if node.op_type == "MatMul":
         alike = not fixed[0] and fixed[1] and len(sizes(node.inputs[1])) == 2

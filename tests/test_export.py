@@ -85,7 +85,11 @@ def test_the_file_answers_as_the_model_for_any_batch_length_and_padding(
     assert b"site-packages" not in raw
     assert b".py" not in raw
     fused = kinds(path).keys() & {"BiasGelu", "SkipLayerNormalization"}
-    assert bool(fused) == (optimize != "none")
+    assert bool(fused) == (optimize == "basic")
+    # What is rewritten in full stays plain ONNX, for any runtime that knows the operator set.
+    assert {entry.domain for entry in graph.opset_import} <= (
+        {"", "com.microsoft"} if optimize == "basic" else {""}
+    )
 
 
 @pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
@@ -110,9 +114,7 @@ def test_a_full_graph_obeys_any_mask(exports: Exports, architecture: str) -> Non
 def test_a_full_graph_has_one_node_for_each_attention(exports: Exports, architecture: str) -> None:
     _, path, notes = exports(architecture, "full")
     found = kinds(path)
-    # A bias on the scores keeps MPNet's projections apart, the one query those of a last layer.
-    merged = 0 if architecture == "mpnet" else 3
-    assert (found["Attention"], found["MultiHeadAttention"]) == (merged, 4 - merged)
+    assert found["Attention"] == 4
     assert found["Softmax"] == found["Reshape"] == found["GatherElements"] == 0
     assert "attentions fused: 4" in notes
     assert "past its keys and values, the last layer computes the first token only" in notes
@@ -130,7 +132,7 @@ def test_onnxruntime_leaves_norms_apart_when_it_opens_a_full_graph(
         seen[optimize] = kinds(tmp_path / f"{optimize}.onnx")
     assert (seen["basic"]["SkipLayerNormalization"], seen["basic"]["LayerNormalization"]) == (8, 1)
     assert (seen["full"]["SkipLayerNormalization"], seen["full"]["LayerNormalization"]) == (0, 9)
-    assert sum(seen["full"].values()) < 0.5 * sum(seen["basic"].values())
+    assert sum(seen["full"].values()) < 0.65 * sum(seen["basic"].values())
 
 
 def test_two_full_graphs_of_one_model_are_equal(
@@ -152,7 +154,7 @@ def test_attention_of_another_form_stays_as_it_is(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("architecture", "optimize", "attention"),
-    [("bert", "basic", "Softmax"), ("bert", "full", "QAttention"), ("mpnet", "full", "Mul")],
+    [("bert", "basic", "Softmax"), ("bert", "full", "Attention"), ("mpnet", "full", "Attention")],
 )
 def test_int8_is_smaller_and_close(
     exports: Exports, tmp_path: Path, architecture: str, optimize: str, attention: str
@@ -165,7 +167,6 @@ def test_int8_is_smaller_and_close(
     found = kinds(small)
     assert found["MatMulInteger"]
     assert found[attention]
-    assert not found["Attention"]
     assert small.stat().st_size < whole.stat().st_size
 
 
