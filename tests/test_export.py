@@ -156,17 +156,24 @@ def test_attention_of_another_form_stays_as_it_is(tmp_path: Path) -> None:
     ("architecture", "optimize", "attention"),
     [("bert", "basic", "Softmax"), ("bert", "full", "Attention"), ("mpnet", "full", "Attention")],
 )
-def test_int8_is_smaller_and_close(
-    exports: Exports, tmp_path: Path, architecture: str, optimize: str, attention: str
+@pytest.mark.parametrize("embeddings", ["int8", "int4"])
+def test_small_integers_are_smaller_and_close(
+    exports: Exports,
+    tmp_path: Path,
+    architecture: str,
+    optimize: str,
+    attention: str,
+    embeddings: Any,
 ) -> None:
     _, whole, _ = exports(architecture, optimize)
     small = tmp_path / "m.int8.onnx"
-    quantize_int8(whole, small)
+    quantize_int8(whole, small, embeddings=embeddings)
     parity = compare(open_model(whole, 1), open_model(small, 1), EXAMPLES, COLLATE)
     assert 0 < parity.max_logit_difference < 0.1
     found = kinds(small)
     assert found["MatMulInteger"]
     assert found[attention]
+    assert found["BitShift"] == (embeddings == "int4")
     assert small.stat().st_size < whole.stat().st_size
 
 

@@ -86,6 +86,7 @@ def test_one_key_of_a_section_leaves_its_other_defaults(tmp_path: Path) -> None:
         (["distill.combine=skill"], "distill.teachers names no further teacher"),
         (["distill.copies=9"], "distill.augment names no augmentation"),
         (["distill.objectives=[ce]", "distill.calibrate=true"], "no objective asks the teacher"),
+        (["export={quantization: none, embeddings: int4}"], "embeddings has no effect"),
         (["distill.objectives=[ce]", "distill.folds=3"], "folds has no effect"),
         (["distill.objectives=[ce]", "distill.teacher=live"], "teacher has no effect"),
         (["distill.objectives=[kl, embeddings]"], "student.train_embeddings=true"),

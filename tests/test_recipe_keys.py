@@ -380,6 +380,7 @@ KEYS: dict[str, tuple[list[str], Probe]] = {
         [*IMITATE, "distill.imitate.objectives=[cosine]"], imitation,
     ),
     "export.quantization": (["export.quantization=none"], graph),
+    "export.embeddings": (["export.embeddings=int4"], graph),
     "export.optimize": (["export.optimize=none"], graph),
     "gate.max_drop": (["gate.max_drop=0.06"], verdict),
     "gate.min_label_agreement": (["gate.min_label_agreement=0.5"], verdict),

@@ -67,6 +67,6 @@ STAGES = (
         distributed=True,
     ),
     Stage("export", ("onnx",), ("export.optimize",)),
-    Stage("quantize", (), ("export.quantization", "gate")),
+    Stage("quantize", (), ("export.quantization", "export.embeddings", "gate")),
     Stage("bundle", ("bundle",), ()),
 )

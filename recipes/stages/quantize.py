@@ -23,7 +23,7 @@ def run(work: Workspace) -> None:
         return
     start = time.perf_counter()
     source, target = work.folder / FLOAT, work.folder / INT8
-    quantize_int8(source, target)
+    quantize_int8(source, target, embeddings=work.recipe.export.embeddings)
     tokenizer = load_tokenizer(work.folder / "student")
     call = open_model(target, work.hardware.threads)
     parity = compare(
