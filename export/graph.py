@@ -141,8 +141,8 @@ def _fuse(graph: Any, model: nn.Module) -> Any:
     # The exporter writes layer norms as one node; the tool would only add an operator for those
     # without a mean that ONNX does not know, and the checker refuses it.
     options.enable_layer_norm = False
-    # onnxruntime's operator for embeddings takes the mask for a length, and so padding on the left for
-    # text, and its 8-bit form does not give MPNet's embeddings.
+    # onnxruntime's operator for embeddings takes the mask for a length, and so padding on the left
+    # for text, and its 8-bit form does not give MPNet's embeddings.
     options.enable_embed_layer_norm = False
     fused = optimize_by_fusion(
         graph,

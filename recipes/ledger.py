@@ -32,7 +32,9 @@ class Row:
         validation: The same metrics on the validation split, where choices are made.
         agreement: With which row it was compared, the share of equal labels, and the largest
             difference of a probability; differences of logits where those were compared.
-        latency_ms: Milliseconds of one call at batch 1, p50 and p95.
+        latency_ms: Milliseconds of one call, p50 and p95: ``batch_1`` on test rows, in turn with
+            all other artefacts; on validation rows, when they were tried, the steps of `ladder` by
+            their names, and ``gate``, which the gate goes by.
         threads: Processor threads of the timing.
         seconds: Time that making it took.
         teacher_seconds: The part of it in which a teacher answered texts for its cache.
@@ -43,6 +45,10 @@ class Row:
             rows of each phase, after each phase), ``validation_matrix``, ``average_accuracy``,
             ``forgetting``, ``forward_transfer``, ``rehearsed_rows`` and ``labels``; see
             `recipes.incremental.phase_scores`. Empty for a run without phases.
+        ladder: The forms that were tried for this file, in their order: ``step`` (its name),
+            ``form`` (what weights are held in), ``held`` and ``chosen``, the ``reason`` why it was
+            left or taken, ``kept_float`` (nodes), ``metrics``, ``agreement`` and ``size_bytes``, on
+            validation rows all of them.
         notes: What a reader should know, capabilities that were missing among it.
     """
 
@@ -65,6 +71,7 @@ class Row:
     tokens_read: int = 0
     peak_memory_bytes: int = 0
     phases: Mapping[str, Any] = field(default_factory=dict)
+    ladder: Sequence[Mapping[str, Any]] = ()
     notes: Sequence[str] = ()
 
 

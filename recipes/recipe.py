@@ -360,37 +360,52 @@ class ExportSettings(Settings):
     """How the student leaves.
 
     Attributes:
-        quantization: 8-bit integers with one scale for each output channel, or float32.
+        quantization: ``int8`` tries forms with 8-bit integers, the fastest first, until one holds
+            what the gate asks; ``auto`` goes on to float16 and float32 where none does; ``none``
+            ships float32.
+        choose: The first form that holds; or ``pareto``: all of them are measured, and of those
+            that hold and are within `GateSettings.max_drop` of the most accurate, the smallest
+            file is taken.
         embeddings: Bits of the tables of tokens in a quantized file. Four of them make it smaller,
             by a third with three layers of MiniLM, and cost a few hundredths of a millisecond.
         optimize: How far the graph is rewritten before it is quantized: not at all; by
-            onnxruntime's tools, which fuse layer norms, activations and embeddings; or fully, with
+            onnxruntime's tools, which fuse layer norms and activations; or fully, with
             fused attention and without what the head does not read.
     """
 
-    quantization: Literal["int8", "none"] = "int8"
+    quantization: Literal["int8", "auto", "none"] = "int8"
+    choose: Literal["first", "pareto"] = "first"
     embeddings: Literal["int8", "int4"] = "int8"
     optimize: Literal["none", "basic", "full"] = "full"
 
     @model_validator(mode="after")
-    def _tables_are_quantized(self) -> ExportSettings:
-        if self.quantization == "none" and self.embeddings != "int8":
-            raise ValueError(
-                "embeddings has no effect with quantization=none, which ships float32. Leave it out"
-            )
+    def _quantized(self) -> ExportSettings:
+        for name in ("embeddings", "choose") if self.quantization == "none" else ():
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(
+                    f"{name} has no effect with quantization=none, which ships float32. Leave it "
+                    "out, or set quantization=auto"
+                )
         return self
 
 
 class GateSettings(Settings):
-    """What the shipped file has to hold on the validation split, against the float ONNX file.
+    """What the shipped file has to hold; the first two against the float ONNX file.
+
+    All of it is measured on validation rows.
 
     Attributes:
         max_drop: Accuracy that quantization may cost, as a fraction.
         min_label_agreement: Share of rows on which both must give the same label.
+        max_latency_ms: Median milliseconds that one text may take on this machine, from its tokens
+            on; null for no such goal. What holds it narrowly today may not tomorrow.
+        max_size_mb: Size that the ONNX file may have, in millions of bytes; null for no such goal.
     """
 
     max_drop: Annotated[float, Field(ge=0, le=1)] = 0.01
     min_label_agreement: Annotated[float, Field(ge=0, le=1)] = 0.98
+    max_latency_ms: Annotated[float, Field(gt=0)] | None = None
+    max_size_mb: Annotated[float, Field(gt=0)] | None = None
 
 
 class Recipe(Settings):

@@ -35,7 +35,8 @@ examples:
   python -m recipes.run lora_cls train.epochs=2 --out runs/short
   python -m recipes.run lora_cls --to merge        # fine-tune only; --resume goes on
   python -m recipes.run lora_cls --resume
-  python -m recipes.run lora_cls export.quantization=none --from export
+  python -m recipes.run lora_cls export.quantization=none --from quantize
+  python -m recipes.run lora_cls export.quantization=auto export.choose=pareto --from quantize
 
 exit status: 0 shipped, or stopped where --to says; 2 finished, but the gate says no; 3 the recipe,
 the data or the command is wrong; 1 anything else
@@ -149,10 +150,11 @@ def _workspace(recipe: Recipe, folder: Path, offline: bool) -> Workspace:
 
 def _ship(work: Workspace, from_stage: str | None) -> int:
     """Run the stages, print the ledger and say whether the model may leave."""
+    from recipes.gate import verdict
     from recipes.pipeline import run_stages
+    from recipes.reporting.ladder import print_ladder
     from recipes.reporting.report import write_report
     from recipes.reporting.table import print_ledger
-    from recipes.stages.quantize import verdict
 
     start = time.perf_counter()
     run_stages(work, from_stage)
@@ -160,6 +162,7 @@ def _ship(work: Workspace, from_stage: str | None) -> int:
         return SHIPPED
     reasons = verdict(work)
     print_ledger(work.ledger)
+    print_ladder(work)
     write_report(work, reasons)
     say(f"report: {work.folder / 'report.html'}")
     if reasons:

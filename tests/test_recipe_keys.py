@@ -16,11 +16,11 @@ from tiny_work import wordy
 from adapters.backbone import load_backbone
 from adapters.hardware import Hardware, inspect_hardware
 from adapters.strategy import learned_state, prepare
-from recipes import training
+from recipes import gate, training
 from recipes.ledger import Row
 from recipes.reading import plain, read_recipe
 from recipes.recipe import Recipe
-from recipes.stages import STAGES, quantize
+from recipes.stages import STAGES
 from recipes.tasks import tasks
 from recipes.tasks.text_classification import TextClassification
 from recipes.workspace import Workspace
@@ -259,6 +259,11 @@ def graph(bench: Bench, recipe: Recipe) -> Any:
     return sorted((file.name, file.stat().st_size) for file in (work.folder / "onnx").iterdir())
 
 
+def ladder(bench: Bench, recipe: Recipe) -> Any:
+    work = bench.after(recipe, "quantize", start=bench.exported)
+    return [entry["step"] for entry in work.ledger["student-int8"].ladder]
+
+
 def verdict(bench: Bench, recipe: Recipe) -> Any:
     work = bench.work(recipe, bench.folder / "verdict")
     for name, score in (("student-onnx", 0.9), ("student-int8", 0.85)):
@@ -266,11 +271,13 @@ def verdict(bench: Bench, recipe: Recipe) -> Any:
             Row(
                 "x",
                 name,
+                size_bytes=20_000_000,
                 validation={"accuracy": score},
+                latency_ms={"gate": {"p50": 2.0}},
                 agreement={"validation_labels": 0.9, "batches_labels": 0.9, "batches_worst": ""},
             )
         )
-    return quantize.verdict(work)
+    return gate.verdict(work)
 
 
 def environment(bench: Bench, recipe: Recipe) -> Any:
@@ -380,10 +387,13 @@ KEYS: dict[str, tuple[list[str], Probe]] = {
         [*IMITATE, "distill.imitate.objectives=[cosine]"], imitation,
     ),
     "export.quantization": (["export.quantization=none"], graph),
+    "export.choose": (["export.choose=pareto"], ladder),
     "export.embeddings": (["export.embeddings=int4"], graph),
     "export.optimize": (["export.optimize=none"], graph),
     "gate.max_drop": (["gate.max_drop=0.06"], verdict),
     "gate.min_label_agreement": (["gate.min_label_agreement=0.5"], verdict),
+    "gate.max_latency_ms": (["gate.max_latency_ms=1"], verdict),
+    "gate.max_size_mb": (["gate.max_size_mb=10"], verdict),
     "seed": (["seed=1"], model),
     "device": (["device=cuda"], environment),
     "threads": (["threads=2"], environment),

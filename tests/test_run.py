@@ -305,11 +305,12 @@ def test_changed_data_stop_a_resumption(
 def test_the_gate_says_no(
     whole: Path, arguments: Callable[..., list[str]], tmp_path: Path, monkeypatch: Any, capfd: Any
 ) -> None:
-    from recipes.stages import quantize
+    from export import ladder
 
     out = tmp_path / "gated"
     shutil.copytree(whole, out)
-    monkeypatch.setattr(quantize, "quantize_int8", _spoiled(quantize.quantize_int8))
+    for name in ("quantize_int8", "quantize_static_int8"):
+        monkeypatch.setattr(ladder, name, _spoiled(getattr(ladder, name)))
     assert main(arguments(out, "--from", "quantize", "gate.min_label_agreement=1.0")) == 2
     assert "gate.min_label_agreement asks for at least 1" in capfd.readouterr().out
     assert [row["name"] for row in ledger(out)] == ROWS[:-1]
@@ -320,12 +321,12 @@ def test_the_gate_says_no(
 def _spoiled(quantize: Any) -> Any:
     """Return a quantization that collapses the head, as a silent failure would."""
 
-    def spoil(source: Path, target: Path) -> None:
+    def spoil(source: Path, target: Path, *rest: Any, **options: Any) -> None:
         import numpy as np
         import onnx
         from onnx import numpy_helper
 
-        quantize(source, target)
+        quantize(source, target, *rest, **options)
         graph = onnx.load(target)
         for tensor in graph.graph.initializer:
             values = numpy_helper.to_array(tensor)

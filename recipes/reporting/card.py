@@ -8,8 +8,10 @@ from typing import Any
 
 import yaml
 
+from recipes.ladder import held_in
 from recipes.reading import plain
 from recipes.reporting.answers import confusions, f1_by_label
+from recipes.reporting.ladder import rungs
 from recipes.reporting.phases import phases_table
 from recipes.reporting.rendering import render
 from recipes.reporting.summary import (
@@ -53,7 +55,7 @@ def model_card(work: Workspace, summary: Summary, environment: Mapping[str, Any]
         teacher=summary.teacher,
         reasons=summary.reasons,
         packed=summary.packed is not None,
-        made=_made(work),
+        made=_made(work, summary),
         bargain=_bargain(summary),
         interval=f"{percent(low)} to {percent(high)}",
         accuracy=percent(accuracy(own)),
@@ -65,6 +67,7 @@ def model_card(work: Workspace, summary: Summary, environment: Mapping[str, Any]
         sizes={n: len(getattr(work.rows, n)) for n in ("train", "validation", "test")},
         columns=_RESULTS,
         results=[[row[column] for column in _RESULTS] for row in cells],
+        rungs=rungs(own),
         training=_training(work),
         environment=environment,
     )
@@ -98,7 +101,7 @@ def _front_matter(work: Workspace, summary: Summary) -> str:
     tags = ["text-classification", "onnx", "distillation"]
     if plain_recipe["strategy"] is not None:
         tags.append(plain_recipe["strategy"]["name"])
-    tags += ["int8"] if own.name == "student-int8" else []
+    tags += ["int8"] if held_in(own) == "int8" else []
     source = recipe.data.source
     measured = {"accuracy": "accuracy", "f1": "macro_f1", "precision": "precision"}
     measured["recall"] = "recall"
@@ -135,11 +138,11 @@ def _front_matter(work: Workspace, summary: Summary) -> str:
     return yaml.safe_dump(head, sort_keys=False, allow_unicode=True)
 
 
-def _made(work: Workspace) -> str:
+def _made(work: Workspace, summary: Summary) -> str:
     """Say in a sentence how the file came about."""
     recipe = work.recipe
     small = f"a student ({described(recipe.distill)})"
-    form = "float32" if recipe.export.quantization == "none" else "dynamic int8"
+    form = held_in(summary.shipped)
     learnt = f"{small} learnt from it and was exported to ONNX in {form}."
     if recipe.strategy is None:
         return f"The classifier {recipe.backbone.model} was taken as it is; {learnt}"

@@ -50,7 +50,7 @@ class Spot:
 
 
 @chart
-def tradeoff(spots: Sequence[Spot]) -> Figure:
+def tradeoff(spots: Sequence[Spot], accuracy: str = "test accuracy, %") -> Figure:
     """Accuracy against latency on a logarithmic axis: up and left is better."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
@@ -66,7 +66,7 @@ def tradeoff(spots: Sequence[Spot]) -> Figure:
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.set_xlabel("milliseconds a text, median, batch 1 (logarithmic)")
-    axes.set_ylabel("test accuracy, %")
+    axes.set_ylabel(accuracy)
     axes.text(0.006, 0.97, "↖ better", transform=axes.transAxes, va="top", color=shade("muted"))
     # The shipped one is labelled first and drawn last.
     first = sorted(spots, key=lambda spot: not spot.shipped)

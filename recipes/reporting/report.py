@@ -8,12 +8,14 @@ from typing import Any
 
 import yaml
 
+from recipes.gate import GateCheck, gate_checks
 from recipes.ledger import Row
 from recipes.reading import plain
 from recipes.reporting import answers, panels
 from recipes.reporting.card import model_card
 from recipes.reporting.distillation import distillation_part
 from recipes.reporting.drawing import COLORS
+from recipes.reporting.ladder import ladder_panel, rungs
 from recipes.reporting.phases import phases_part
 from recipes.reporting.rendering import render, write_text
 from recipes.reporting.summary import Summary, accuracy, latency, margin, speed, summarize
@@ -27,7 +29,6 @@ from recipes.reporting.units import (
     points,
     times,
 )
-from recipes.stages.quantize import gate_checks
 from recipes.tasks.wording import counted
 from recipes.workspace import Workspace
 
@@ -78,6 +79,8 @@ def _page(work: Workspace, summary: Summary, environment: Mapping[str, Any]) -> 
         proofs=_proofs(work),
         proofs_takeaway=_proven(work),
         gate=_gate(work),
+        rungs=rungs(summary.shipped),
+        frontier=ladder_panel(summary.shipped),
         facts=_facts(environment),
         data_facts=_data_facts(environment),
         data_notes=environment["data"]["notes"],
@@ -217,16 +220,21 @@ def _proven(work: Workspace) -> str:
 
 
 def _gate(work: Workspace) -> list[dict[str, Any]]:
-    """Return the gate's checks in words; none if nothing was quantized."""
+    """Return the gate's checks in words; without quantization only goals of size and time."""
     return [
         {
             "what": f"{check.what}: {check.where}",
-            "measured": percent(check.measured, 2),
-            "allowed": f"at {'most' if check.at_most else 'least'} {percent(check.allowed, 2)}",
+            "measured": _measured(check, check.measured),
+            "allowed": f"at {'most' if check.at_most else 'least'} "
+            f"{_measured(check, check.allowed)}",
             "passed": check.passed,
         }
         for check in gate_checks(work)
     ]
+
+
+def _measured(check: GateCheck, value: float) -> str:
+    return f"{value:.3g}\u00a0{check.unit}" if check.unit else percent(value, 2)
 
 
 def _facts(environment: Mapping[str, Any]) -> dict[str, str]:

@@ -67,6 +67,10 @@ STAGES = (
         distributed=True,
     ),
     Stage("export", ("onnx",), ("export.optimize",)),
-    Stage("quantize", (), ("export.quantization", "export.embeddings", "gate")),
+    Stage(
+        "quantize",
+        (),
+        ("export.quantization", "export.choose", "export.embeddings", "gate"),
+    ),
     Stage("bundle", ("bundle",), ()),
 )

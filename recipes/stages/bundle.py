@@ -14,13 +14,13 @@ from export.edge import Model
 from export.latency import interleaved
 from export.session import open_model, session_settings
 from recipes.console import say
+from recipes.gate import verdict
+from recipes.ladder import held_in
 from recipes.ledger import Row
 from recipes.proof import agreement, measured, size
 from recipes.reporting.card import bundle_card
 from recipes.reporting.summary import known_phases
 from recipes.stages.baseline import BASELINES
-from recipes.stages.export import FLOAT
-from recipes.stages.quantize import INT8, verdict
 from recipes.workspace import SPLITS, Workspace, load_tokenizer, torch_call
 
 if TYPE_CHECKING:
@@ -67,9 +67,8 @@ def run(work: Workspace) -> None:
     times = interleaved(calls, rows)
     plain = times.pop(_PLAIN, None)
     for name, measured_times in times.items():
-        work.ledger.update(
-            name, latency_ms={"batch_1": measured_times}, threads=work.hardware.threads
-        )
+        known = {**work.ledger[name].latency_ms, "batch_1": measured_times}
+        work.ledger.update(name, latency_ms=known, threads=work.hardware.threads)
     if plain is not None:
         _note_added_layers(work, plain)
     if passed:
@@ -101,10 +100,10 @@ def _calls(work: Workspace) -> dict[str, Callable[[int], Any]]:
         models[_PLAIN] = work.load()
     # On the processor, where the files run too: only there do ratios mean something.
     functions = {name: (torch_call(model.cpu()), name) for name, model in models.items()}
-    files = {"student-onnx": FLOAT, "student-int8": INT8}
-    for name, file in files.items():
+    for name in ("student-onnx", "student-int8"):
         if name in work.ledger:
-            function = open_model(work.folder / file, work.hardware.threads)
+            file = work.folder / work.ledger[name].path
+            function = open_model(file, work.hardware.threads)
             functions[name] = (function, "student")
     own = load_tokenizer(work.folder / "student")
     for name, (function, reads) in functions.items():
@@ -143,7 +142,7 @@ def _pack(work: Workspace, folder: Path, shipped: str) -> None:
         # The machine that it runs on has its own number of cores.
         session=session_settings(threads=0),
         golden_texts=work.rows.validation.texts[:_GOLDEN_ROWS],
-        tolerance=INT8_TOLERANCE if shipped == "student-int8" else FLOAT_TOLERANCE,
+        tolerance=INT8_TOLERANCE if held_in(work.ledger[shipped]) == "int8" else FLOAT_TOLERANCE,
         ledger=work.ledger.plain(),
         versions={name: version(name) for name in _VERSIONS},
         licenses={"weights": work.backbone.license, "data": work.rows.license},

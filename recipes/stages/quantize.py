@@ -1,109 +1,86 @@
-"""The graph becomes 8-bit, and the gate says whether it may leave."""
+"""The graph becomes 8-bit, as far down the ladder as the gate lets it."""
 
 from __future__ import annotations
 
+import shutil
 import time
-from dataclasses import dataclass
+from pathlib import Path
 
-from export.parity import compare
-from export.quantize import quantize_int8
 from export.session import open_model
+from recipes.gate import gate_latency
+from recipes.ladder import Bench, Tried, choose, climb, entries, times
 from recipes.ledger import Row
-from recipes.proof import agreement, answer_splits, measured, size
+from recipes.proof import agreement, answer_splits, measured
 from recipes.stages.export import FLOAT
-from recipes.workspace import Workspace, load_tokenizer
+from recipes.workspace import Workspace
 
-INT8 = "onnx/model.int8.onnx"
+#: Where a file of each form lies; the float one is there already.
+FILES = {"int8": "onnx/model.int8.onnx", "float16": "onnx/model.float16.onnx", "float32": FLOAT}
+_TRIED = "onnx/tried"
 
 
 def run(work: Workspace) -> None:
-    """Quantize, compare with the float file on real rows, write the row ``student-int8``."""
+    """Try the forms that the recipe allows on validation rows, write the row ``student-int8``."""
+    folder, bench = work.folder / _TRIED, Bench(work, work.folder / FLOAT)
+    _clear(work)
     if work.recipe.export.quantization == "none":
-        (work.folder / INT8).unlink(missing_ok=True)
+        _time_float(work, bench)
         return
     start = time.perf_counter()
-    source, target = work.folder / FLOAT, work.folder / INT8
-    quantize_int8(source, target, embeddings=work.recipe.export.embeddings)
-    tokenizer = load_tokenizer(work.folder / "student")
-    call = open_model(target, work.hardware.threads)
-    parity = compare(
-        open_model(source, work.hardware.threads),
-        call,
-        work.examples("validation", tokenizer),
-        work.task.collator(tokenizer),
-    )
-    logits = answer_splits(work, call, tokenizer)
-    on_validation = agreement(work, "student-onnx", logits, split="validation")
+    folder.mkdir()
+    tried = climb(bench, folder)
+    export, gate = work.recipe.export, work.recipe.gate
+    chosen, why = choose(tried, export.choose, gate.max_drop)
+    assert chosen.path is not None
+    target = FILES[chosen.form]
+    if target != FLOAT:
+        chosen.path.replace(work.folder / target)
+    shutil.rmtree(folder)
+    call = open_model(work.folder / target, work.hardware.threads)
+    logits = answer_splits(work, call, bench.tokenizer)
     work.ledger.put(
         Row(
             stage="quantize",
             name="student-int8",
-            path=INT8,
-            size_bytes=size(target),
+            path=target,
+            size_bytes=chosen.size_bytes,
             parameters=work.ledger["student-onnx"].parameters,
             threads=work.hardware.threads,
             seconds=time.perf_counter() - start,
-            agreement={
-                **agreement(work, "student-onnx", logits),
-                "validation_labels": on_validation["labels"],
-                "batches_max_logit_difference": parity.max_logit_difference,
-                "batches_labels": parity.labels,
-                "batches_answers": parity.answers,
-                "batches_worst": parity.worst,
-            },
-            notes=["dynamic int8 per channel, weights in 7 bits: no saturation without VNNI"],
+            agreement={**agreement(work, "student-onnx", logits), **(chosen.agreement or {})},
+            latency_ms=times(tried, chosen),
+            ladder=entries(tried, chosen, why),
+            notes=_notes(work, chosen, tried),
             **measured(work, "student-int8", logits),
         )
     )
 
 
-@dataclass(frozen=True)
-class GateCheck:
-    """One thing that the gate asks of the int8 file.
-
-    Attributes:
-        what: What is compared.
-        measured: What was found, a fraction.
-        allowed: The recipe's bound, a fraction.
-        at_most: Whether the bound is an upper one.
-        where: On which rows.
-    """
-
-    what: str
-    measured: float
-    allowed: float
-    at_most: bool
-    where: str
-
-    @property
-    def passed(self) -> bool:
-        """Whether the bound holds; a difference of two fractions is only exact to rounding."""
-        over = self.measured - self.allowed
-        return over <= 1e-9 if self.at_most else over >= -1e-9
+def _clear(work: Workspace) -> None:
+    """Remove what an earlier attempt has left."""
+    shutil.rmtree(work.folder / _TRIED, ignore_errors=True)
+    for path in {*FILES.values()} - {FLOAT}:
+        Path(work.folder / path).unlink(missing_ok=True)
 
 
-def gate_checks(work: Workspace) -> list[GateCheck]:
-    """Return what the gate finds, on validation rows only; nothing if nothing was quantized."""
-    if "student-int8" not in work.ledger:
-        return []
-    gate = work.recipe.gate
-    whole, small = work.ledger["student-onnx"], work.ledger["student-int8"]
-    drop = whole.validation["accuracy"] - small.validation["accuracy"]
-    rows, batches = small.agreement["validation_labels"], small.agreement["batches_labels"]
-    worst = small.agreement["batches_worst"]
-    least = gate.min_label_agreement
-    return [
-        GateCheck("gate.max_drop", drop, gate.max_drop, True, "accuracy on the validation rows"),
-        GateCheck("gate.min_label_agreement", rows, least, False, "the validation rows"),
-        GateCheck("gate.min_label_agreement", batches, least, False, f"batches, worst at {worst}"),
-    ]
+def _time_float(work: Workspace, bench: Bench) -> None:
+    """Time the float file for the gate, which can only ask for size and speed then."""
+    row = work.ledger["student-onnx"]
+    found = {name: entry for name, entry in row.latency_ms.items() if name != "gate"}
+    if work.recipe.gate.max_latency_ms is not None:
+        found["gate"] = bench.time(bench.whole)
+    if gate_latency(row) is not None or "gate" in found:
+        work.ledger.update("student-onnx", latency_ms=found)
+        work.ledger.write()
 
 
-def verdict(work: Workspace) -> list[str]:
-    """Return why the int8 file may not be shipped; nothing if it may."""
-    return [
-        f"int8 against float: {check.measured:.4f} ({check.where}), {check.what} asks for at "
-        f"{'most' if check.at_most else 'least'} {check.allowed:g}"
-        for check in gate_checks(work)
-        if not check.passed
-    ]
+def _notes(work: Workspace, chosen: Tried, tried: list[Tried]) -> list[str]:
+    """Say what the file is, what was left for it, and on which processor it was proven."""
+    left = [one.step for one in tried if one is not chosen and not one.held]
+    notes = [chosen.step + (f"; left: {', '.join(left)}" if left else "")]
+    if chosen.form == "int8":
+        notes.append("weights in 7 bits: no saturation without VNNI")
+    if chosen.kept_float:
+        notes.append(f"left in float: {', '.join(chosen.kept_float)}")
+    flags = ", ".join(work.hardware.flags) or "none that matter here"
+    return [*notes, f"proven on {work.hardware.name}; vector extensions: {flags}"]
