@@ -6,17 +6,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from export.activations import approximate_gelu
 from export.errors import ExportError
-from export.quantize import of_weights, quantizer, with_small_tables
-from export.rewriting import CONTRIB, attribute, given, insert, sizes
+from export.quantize import KINDS, of_weights, quantizer, with_small_tables
 from export.tables import Embeddings
 
 if TYPE_CHECKING:
     import numpy as np
-    from onnxscript import ir
-
-_PRODUCTS = ["MatMul", "Gemm"]
-_KEEP = 3
 
 
 def quantize_static_int8(
@@ -31,8 +27,7 @@ def quantize_static_int8(
     The file has the QDQ form: a pair of ``QuantizeLinear`` and ``DequantizeLinear`` before each
     product, which onnxruntime fuses when it opens the file. Products give floats: quantized once
     more behind each of them, three layers of MiniLM kept 97.9 % of their labels on the validation
-    rows of TREC instead of 99.8 %. Attention that was merged with its projections is taken apart
-    again: the QDQ form does not know it, and left in float it costs a third of the time.
+    rows of TREC instead of 99.8 %.
 
     Args:
         source: The float32 file.
@@ -53,12 +48,12 @@ def quantize_static_int8(
         raise ExportError(
             "Static quantization needs texts to calibrate on: give some to learn from."
         )
-    model = ir.from_proto(with_small_tables(source, embeddings))
-    part_projections(model.graph)
+    model = with_small_tables(source, embeddings)
+    approximate_gelu(model.graph)
     shrunk = target.with_name(f".{target.name}.float")
     onnx.save(ir.to_proto(model), shrunk)
     settings = of_weights(per_channel=True)
-    settings["extra_options"]["OpTypesToExcludeOutputQuantization"] = _PRODUCTS
+    settings["extra_options"]["OpTypesToExcludeOutputQuantization"] = list(KINDS)
     try:
         with quantizer(source):
             quantize_static(
@@ -67,50 +62,11 @@ def quantize_static_int8(
                 _reader(batches),
                 quant_format=QuantFormat.QDQ,
                 activation_type=QuantType.QUInt8,
-                op_types_to_quantize=_PRODUCTS,
+                op_types_to_quantize=list(KINDS),
                 **settings,
             )
     finally:
         shrunk.unlink()
-
-
-def part_projections(graph: ir.Graph) -> int:
-    """Write each ``com.microsoft::Attention`` as a product, a sum and ``MultiHeadAttention``.
-
-    Args:
-        graph: A graph that `export.attention.merge_projections` has gone through.
-
-    Returns:
-        How many were taken apart.
-    """
-    merged = [node for node in graph if node.op_type == "Attention" and node.domain == CONTRIB]
-    for node in merged:
-        _part(node)
-    return len(merged)
-
-
-def _part(node: ir.Node) -> None:
-    from onnxscript import ir
-
-    source, weights, bias = node.inputs[:3]
-    narrow = sizes(node.outputs[0])
-    wide = (*narrow[:-1], sizes(weights)[-1])
-    product = insert(node, "MatMul", [source, weights], {}, wide)
-    total = insert(node, "Add", [product, bias], {}, wide)
-    split = ir.node("Split", [total], {"axis": -1, "num_outputs": 3}, num_outputs=3)
-    node.graph.insert_before(node, split)
-    for part in split.outputs:
-        part.shape, part.dtype = ir.Shape(narrow), ir.DataType.FLOAT
-    attention = insert(
-        node,
-        "MultiHeadAttention",
-        [*split.outputs, None, given(node, _KEEP)],
-        {name: attribute(node, name) for name in ("num_heads", "scale", "mask_filter_value")},
-        narrow,
-        domain=CONTRIB,
-    )
-    node.outputs[0].replace_all_uses_with(attention)
-    node.graph.remove(node, safe=True)
 
 
 def _reader(batches: Iterable[Mapping[str, np.ndarray]]) -> Any:

@@ -32,7 +32,7 @@ def store_float16(source: Path, target: Path, *, embeddings: Embeddings = "int8"
     import onnx
     from onnxscript import ir
 
-    model = ir.from_proto(with_small_tables(source, embeddings))
+    model = with_small_tables(source, embeddings)
     graph = model.graph
     for value in list(graph.initializers.values()):
         if value.dtype == ir.DataType.FLOAT and value.const_value.size >= _LEAST:

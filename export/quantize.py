@@ -6,14 +6,17 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from export.activations import approximate_gelu
 from export.errors import ExportError
 from export.tables import Embeddings, shrink_tables
 
-#: What is quantized beside the tables of embeddings: products with weights. onnxruntime's tool would
-#: take ONNX's own operator ``Attention`` for its contributed one of that name.
+if TYPE_CHECKING:
+    from onnxscript import ir
+
+#: What is quantized beside the tables of embeddings: products with weights. onnxruntime's tool
+#: would take ONNX's own operator ``Attention`` for its contributed one of that name.
 KINDS = ("MatMul", "Gemm")
 
 
@@ -50,11 +53,13 @@ def quantize_int8(
         ExportError: No table can be held as asked.
     """
     from onnxruntime.quantization import quantize_dynamic
+    from onnxscript import ir
 
-    graph = with_small_tables(source, embeddings)
+    model = with_small_tables(source, embeddings)
+    approximate_gelu(model.graph)
     with quantizer(source):
         quantize_dynamic(
-            graph,
+            ir.to_proto(model),
             target,
             op_types_to_quantize=list(KINDS),
             nodes_to_quantize=None if only is None else _known_toquantizer(only),
@@ -63,8 +68,8 @@ def quantize_int8(
         )
 
 
-def with_small_tables(source: Path, embeddings: Embeddings) -> Any:
-    """Return a file's model with small tables of embeddings, all else in float, ready for eight bits.
+def with_small_tables(source: Path, embeddings: Embeddings) -> ir.Model:
+    """Return a file's model with small tables of embeddings, and all else in float.
 
     Raises:
         ExportError: No table can be held as asked.
@@ -73,10 +78,9 @@ def with_small_tables(source: Path, embeddings: Embeddings) -> Any:
     from onnxscript.ir.passes.common import RemoveUnusedNodesPass
 
     model = ir.load(source)
-    approximate_gelu(model.graph)
     shrink_tables(model.graph, embeddings)
     RemoveUnusedNodesPass()(model)  # the float tables among them
-    return ir.to_proto(model)
+    return model
 
 
 def quantizable(source: Path) -> list[str]:
