@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 
 TOKEN = "POTSTILL_TOKEN"
 _TOKEN_LENGTH = 16
-#: Seconds that a thread may keep the interpreter while another wants it. Python's 5 ms are longer
-#: than a batch takes, and the thread that ends one would wait so long to take the next.
-_SWITCH = 0.0005
 _EPILOG = """\
 MODELS_DIR holds NAME/VERSION/ with a bundle in each (versions are numbers; of each model the newest
 that is sound answers), or NAME, a bundle itself. Then:
@@ -183,7 +180,6 @@ def _run(options: argparse.Namespace) -> int:
     writer = logs.start(options.log_level)
     try:
         server = build(options)
-        sys.setswitchinterval(_SWITCH)
         # uvicorn raises a signal again once all is answered, and then it is no failure.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: None)

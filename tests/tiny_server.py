@@ -50,18 +50,15 @@ class Address(NamedTuple):
         """Send a request that needs the token."""
         return self.ask(f"/v2/repository/models/{path}", body, **AUTHORIZED)
 
-    def raw(self, data: bytes, *more: bytes, wait: float = 10) -> bytes:
-        """Send bytes as they are, and return all that comes until the server ends it."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=wait) as connection:
-            for part in (data, *more):
+    def raw(self, *parts: bytes) -> int:
+        """Send bytes as they are, and return the status that comes back."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=10) as connection:
+            for part in parts:
                 connection.sendall(part)
-            found = b""
-            try:
-                while part := connection.recv(65536):
-                    found += part
-            except (TimeoutError, ConnectionResetError):
-                pass
-            return found
+            answer = http.client.HTTPResponse(connection)
+            answer.begin()
+            answer.read()
+            return answer.status
 
 
 @contextmanager

@@ -57,14 +57,14 @@ class Server:
         limit = self.limits.max_body_bytes
         too_much = f"The body is larger than {limit} bytes: send the texts in parts."
         if _declared(request) > limit:
-            raise RefusedError(413, too_much, connection="close")
+            raise RefusedError(413, too_much)
         body = bytearray()
         try:
             async with asyncio.timeout(self.limits.body_seconds):
                 async for chunk in request.stream():
                     body += chunk
                     if len(body) > limit:
-                        raise RefusedError(413, too_much, connection="close")
+                        raise RefusedError(413, too_much)
         except TimeoutError:
             seconds = self.limits.body_seconds
             raise RefusedError(

@@ -13,8 +13,12 @@ from export.serving.limits import Limits
 class Connection(HttpToolsProtocol):
     """A connection that has to send a whole head in time, and one that is not endless.
 
-    Without this, whoever opens connections and says nothing, or never ends a header, holds them.
-    uvicorn itself closes a connection that is idle between requests. `with_limits` sets ``limits``.
+    What is left of a body that was refused is read and dropped for as long as a head may take: who
+    is still sending it would otherwise get a reset connection, and not the reason.
+
+    Without all this, whoever opens connections and says nothing, or never ends a header, holds
+    them. uvicorn itself closes a connection that is idle between requests. `with_limits` sets
+    ``limits``.
     """
 
     limits: Limits

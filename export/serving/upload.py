@@ -99,7 +99,6 @@ def too_large(limits: Limits) -> RefusedError:
         413,
         f"The bundle is larger than {limits.max_upload_bytes} bytes, the server's "
         "--max-upload-bytes.",
-        connection="close",
     )
 
 
