@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from recipes.ledger import Row
+from recipes.others import float_row, student_of
 from recipes.recipe import GateSettings
 from recipes.workspace import Workspace
 
@@ -113,7 +114,8 @@ def gate_checks(work: Workspace) -> list[GateCheck]:
     """
     gate = work.recipe.gate
     if "student-int8" in work.ledger:
-        whole, small = work.ledger["student-onnx"], work.ledger["student-int8"]
+        small = work.ledger["student-int8"]
+        whole = work.ledger[float_row(student_of(small))]
         found = Found(
             drop=whole.validation["accuracy"] - small.validation["accuracy"],
             rows=small.agreement["validation_labels"],

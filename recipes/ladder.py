@@ -16,6 +16,7 @@ from export.session import open_model
 from recipes.console import say
 from recipes.gate import Found, GateCheck, checks
 from recipes.ledger import Row
+from recipes.others import float_row
 from recipes.proof import size
 from recipes.workspace import Workspace, by_length, load_tokenizer
 
@@ -38,6 +39,7 @@ class Tried:
         step: Its name.
         form: What its weights are held in.
         path: The file; None if it could not be written.
+        student: Of whom.
         reasons: Why it is left; empty if it holds.
         refused: What the gate asks in vain of it.
         kept_float: Names of the nodes that stay in float on purpose.
@@ -50,6 +52,7 @@ class Tried:
     step: str
     form: Form
     path: Path | None
+    student: str
     reasons: Sequence[str]
     refused: Sequence[GateCheck] = ()
     kept_float: Sequence[str] = ()
@@ -84,14 +87,16 @@ class Bench:
     """What all forms of one float file are measured with, made when it is first needed.
 
     Args:
-        work: The run; its float file has its row.
-        source: The float file.
+        work: The run; the student's float file has its row.
+        student: The student's name.
     """
 
-    def __init__(self, work: Workspace, source: Path) -> None:
+    def __init__(self, work: Workspace, student: str) -> None:
         self.work = work
-        self.source = source
-        self.tokenizer = load_tokenizer(work.folder / "student")
+        self.student = student
+        self.row = work.ledger[float_row(student)]
+        self.source = work.folder / self.row.path
+        self.tokenizer = load_tokenizer(work.folder / student)
         self.collate = work.task.collator(self.tokenizer)
 
     @cached_property
@@ -123,13 +128,16 @@ class Bench:
 
     def measure(self, step: Step, target: Path) -> Tried:
         """Write a form and hold it against the float file and the gate."""
+        several = bool(self.work.recipe.distill.others)
+        name = f"{self.student}: {step.name}" if several else step.name
         try:
             kept_float = step.write(target)
         except QuantizerError as error:
-            return Tried(step.name, step.form, None, [f"it could not be written: {error}"])
+            told = f"it could not be written: {error}"
+            return Tried(name, step.form, None, self.student, [told])
         call = open_model(target, self.work.hardware.threads)
         answers = by_length(call, self.validation, self.collate)
-        whole = self.work.logits("student-onnx")["validation"]
+        whole = self.work.logits(self.row.name)["validation"]
         parity = compare(self.whole, call, self.validation, self.collate)
         metrics = self.work.task.metrics(answers, self.work.rows.validation.labels)
         same = float((answers.argmax(1) == whole.argmax(1)).mean())
@@ -142,7 +150,7 @@ class Bench:
         }
         latency = self.time(call)
         found = Found(
-            drop=self.work.ledger["student-onnx"].validation["accuracy"] - metrics["accuracy"],
+            drop=self.row.validation["accuracy"] - metrics["accuracy"],
             rows=same,
             batches=parity.labels,
             worst=parity.worst,
@@ -150,9 +158,10 @@ class Bench:
             p50=latency["p50"],
         )
         refused = [c for c in checks(self.work.recipe.gate, found) if not c.passed]
+        reasons = [check.told for check in refused]
         return Tried(
-            step.name, step.form, target, [check.told for check in refused], refused, kept_float,
-            metrics, agreement, found.size_bytes, latency,
+            name, step.form, target, self.student, reasons, refused, kept_float, metrics,
+            agreement, found.size_bytes, latency,
         )  # fmt: skip
 
     def time(self, call: Callable[[Mapping[str, Any]], Any]) -> dict[str, float]:
@@ -193,7 +202,7 @@ def climb(bench: Bench, folder: Path) -> list[Tried]:
             break
         if enough and step.rescue:
             continue
-        tried.append(bench.measure(step, folder / f"{number}.onnx"))
+        tried.append(bench.measure(step, folder / f"{bench.student}.{number}.onnx"))
         say(f"  {told(tried[-1])}")
     return tried
 
@@ -247,6 +256,7 @@ def entries(tried: Sequence[Tried], chosen: Tried, why: str) -> list[dict[str, A
     return [
         {
             "step": one.step,
+            "student": one.student,
             "form": one.form,
             "held": one.held,
             "chosen": one is chosen,

@@ -46,9 +46,9 @@ class Row:
             ``forgetting``, ``forward_transfer``, ``rehearsed_rows`` and ``labels``; see
             `recipes.incremental.phase_scores`. Empty for a run without phases.
         ladder: The forms that were tried for this file, in their order: ``step`` (its name),
-            ``form`` (what weights are held in), ``held`` and ``chosen``, the ``reason`` why it was
-            left or taken, ``kept_float`` (nodes), ``metrics``, ``agreement`` and ``size_bytes``, on
-            validation rows all of them.
+            ``student`` (whose), ``form`` (what weights are held in), ``held`` and ``chosen``, the
+            ``reason`` why it was left or taken, ``kept_float`` (nodes), ``metrics``, ``agreement``
+            and ``size_bytes``, all of it on validation rows.
         notes: What a reader should know, capabilities that were missing among it.
     """
 

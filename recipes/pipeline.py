@@ -15,7 +15,7 @@ from recipes.console import is_main, say
 from recipes.distributed import wait
 from recipes.environment import describe
 from recipes.errors import RecipeError
-from recipes.ledger import Ledger, write_json
+from recipes.ledger import write_json
 from recipes.preflight import check_possible
 from recipes.reading import differences, plain
 from recipes.recipe import Recipe
@@ -125,7 +125,7 @@ def _begin(work: Workspace, from_stage: str | None) -> None:
                 "--resume, or start anew in another folder (--out DIR)."
             )
     if from_stage:
-        _rewind(folder, from_stage)
+        _rewind(work, from_stage)
         write_json(folder / PROGRESS, {**_progress(folder), **facts})
         write_recipe(work.recipe, folder)
     write_json(folder / "environment.json", describe(work))  # of the machine that goes on
@@ -162,8 +162,9 @@ def _check_same(recipe: Recipe, folder: Path, from_stage: str | None) -> None:
             )
 
 
-def _rewind(folder: Path, from_stage: str) -> None:
+def _rewind(work: Workspace, from_stage: str) -> None:
     """Forget a stage and all after it: first in the books, then on the disk."""
+    folder = work.folder
     names = [stage.name for stage in STAGES]
     kept, dropped = names[: names.index(from_stage)], STAGES[names.index(from_stage) :]
     missing = [name for name in kept if name not in _finished(folder)]
@@ -174,10 +175,11 @@ def _rewind(folder: Path, from_stage: str) -> None:
         )
     progress = _progress(folder)
     write_json(folder / PROGRESS, {**progress, "finished": kept})
-    Ledger(folder / "ledger.json").drop_stages([stage.name for stage in dropped])
+    work.ledger.drop_stages([stage.name for stage in dropped])
     for stage in dropped:
         for name in stage.folders:
-            shutil.rmtree(folder / name, ignore_errors=True)
+            for path in folder.glob(name):
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _finish(work: Workspace, stage: Stage) -> None:

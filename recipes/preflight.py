@@ -10,6 +10,7 @@ from adapters.strategy import Strategy, called, finish, prepare
 from distill.objective import Objective, Pair, asked
 from distill.signals import Answer
 from distill.taps import ask
+from recipes.others import STUDENT, students
 from recipes.students import Start, make, trimmed
 from recipes.tasks import Split
 from recipes.texts import check_texts
@@ -60,11 +61,24 @@ def check_possible(work: Workspace) -> Start:
     trimmed(work, start, work.rows.train.texts)
     check_signals(work, start.pair)
     _check_objectives(recipe.distill.objectives, start.pair, start.student, teacher)
+    for name, other in students(work).items():
+        if name != STUDENT:
+            _check_other(other, teacher)
     if imitate is not None:
         pair = imitation_pair(work, start)
         parent = teacher if imitate.parent == "teacher" else work.load(path=start.origin)
         _check_objectives(imitate.objectives, pair, start.student, parent)
     return start
+
+
+def _check_other(work: Workspace, teacher: PreTrainedModel) -> None:
+    """Look at a further student as at the first."""
+    from recipes.teachers import check_signals
+
+    start = make(work, teacher)
+    trimmed(work, start, work.rows.train.texts)
+    check_signals(work, start.pair)
+    _check_objectives(work.recipe.distill.objectives, start.pair, start.student, teacher)
 
 
 def _check_objectives(

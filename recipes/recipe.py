@@ -294,6 +294,8 @@ class DistillSettings(Settings):
 
     Attributes:
         student: The small model.
+        others: Further small models, of which `ExportSettings.choose` takes the one to ship. All
+            learn alike; only `student` has one that learns without a teacher beside it.
         teacher: Whether the teacher's answers are kept on disk or asked for at every step.
         teachers: Further teachers that were trained for the same labels: folders of models, such
             as ``merged`` of other runs, or ``hub:owner/name``.
@@ -315,6 +317,7 @@ class DistillSettings(Settings):
     """
 
     student: StudentSettings = StudentSettings(layers=3)
+    others: Annotated[tuple[StudentSettings, ...], Field(strict=False)] = ()
     teacher: Literal["cached", "live"] = "cached"
     teachers: Annotated[tuple[str, ...], Field(strict=False)] = ()
     combine: Literal["mean", "skill", "choice"] = "mean"
@@ -346,7 +349,8 @@ class DistillSettings(Settings):
 
     @model_validator(mode="after")
     def _embeddings_learn(self) -> DistillSettings:
-        if not self.student.train_embeddings and any(
+        students = (self.student, *self.others)
+        if not all(student.train_embeddings for student in students) and any(
             isinstance(objective, Embeddings) for objective in self.objectives
         ):
             raise ValueError(
@@ -473,6 +477,15 @@ class Recipe(Settings):
                     f"{name} has no effect with strategy: null, which takes the teacher as it is; "
                     "the student's training is distill.train. Leave it out (extend distill_only)"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _others_are_compared(self) -> Recipe:
+        if self.distill.others and self.export.choose != "pareto":
+            raise ValueError(
+                "distill.others has no effect unless all are compared: set export.choose=pareto, "
+                "or leave it out"
+            )
         return self
 
     @model_validator(mode="after")

@@ -85,7 +85,8 @@ class Workspace:
         """
         distill = self.recipe.distill
         folders = {self.recipe.backbone.model: self.backbone.path}
-        for name in filter(None, (distill.student.model, *distill.teachers)):
+        models = [student.model for student in (distill.student, *distill.others)]
+        for name in filter(None, (*models, *distill.teachers)):
             folders[name] = assets.resolve(name, "model", offline=self.offline).path
         limits = {name: _length_limit(path) for name, path in folders.items()}
         tightest = min(limits, key=lambda name: limits[name])

@@ -16,7 +16,7 @@ from tiny_work import wordy
 from adapters.backbone import load_backbone
 from adapters.hardware import Hardware, inspect_hardware
 from adapters.strategy import learned_state, prepare
-from recipes import gate, training
+from recipes import gate, others, training
 from recipes.ledger import Row
 from recipes.reading import plain, read_recipe
 from recipes.recipe import Recipe
@@ -259,6 +259,11 @@ def graph(bench: Bench, recipe: Recipe) -> Any:
     return sorted((file.name, file.stat().st_size) for file in (work.folder / "onnx").iterdir())
 
 
+def students(bench: Bench, recipe: Recipe) -> Any:
+    found = others.students(bench.work(recipe, bench.folder / "rows"))
+    return {name: one.recipe.distill.student.layers for name, one in found.items()}
+
+
 def ladder(bench: Bench, recipe: Recipe) -> Any:
     work = bench.after(recipe, "quantize", start=bench.exported)
     return [entry["step"] for entry in work.ledger["student-int8"].ladder]
@@ -387,6 +392,9 @@ KEYS: dict[str, tuple[list[str], Probe]] = {
         [*IMITATE, "distill.imitate.objectives=[cosine]"], imitation,
     ),
     "export.quantization": (["export.quantization=none"], graph),
+    "distill.others": (
+        ["export.choose=pareto", "distill.others=[{layers: 1}]"], students,
+    ),
     "export.choose": (["export.choose=pareto"], ladder),
     "export.embeddings": (["export.embeddings=int4"], graph),
     "export.optimize": (["export.optimize=none"], graph),

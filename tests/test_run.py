@@ -337,6 +337,32 @@ def _spoiled(quantize: Any) -> Any:
     return spoil
 
 
+def test_the_smallest_of_several_students_leaves(
+    whole: Path, arguments: Callable[..., list[str]], tmp_path: Path, capfd: Any
+) -> None:
+    out = tmp_path / "several"
+    shutil.copytree(whole, out)
+    wider = "gate={max_drop: 1.0, min_label_agreement: 0.6}"
+    smaller = "distill.others=[{layers: 1, train_embeddings: true}]"
+    given = arguments(out, "--from", "distill", wider, smaller, "export.choose=pareto")
+    assert main(given) == 0
+    rows = {row["name"]: row for row in ledger(out)}
+    assert {"student-2", "student-2-onnx"} < rows.keys()
+    chosen = rows["student-int8"]
+    assert chosen["agreement"]["with"] == "student-2-onnx"
+    assert {entry["student"] for entry in chosen["ladder"]} == {"student", "student-2"}
+    assert chosen["parameters"] == rows["student-2"]["parameters"] < rows["student"]["parameters"]
+    assert (out / "bundle/model.onnx").read_bytes() == (out / chosen["path"]).read_bytes()
+    said = capfd.readouterr().out
+    assert "student: dynamic, per channel" in said
+    assert "student-2: dynamic, per channel" in said
+    assert "1 layers of the teacher" in (out / "README.md").read_text()
+    # The next run without the other student leaves nothing of it.
+    assert main(arguments(out, "--from", "distill", "--to", "distill")) == 0
+    assert [row for row in ledger(whole) if row in ledger(out)] == ledger(out)
+    assert not (out / "student-2").exists()
+
+
 def test_a_strategy_from_outside_runs_through_plugin(
     arguments: Callable[..., list[str]], tmp_path: Path
 ) -> None:

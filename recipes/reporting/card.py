@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from recipes.ladder import held_in
+from recipes.others import student_of, students
 from recipes.reading import plain
 from recipes.reporting.answers import confusions, f1_by_label
 from recipes.reporting.ladder import rungs
@@ -141,7 +142,8 @@ def _front_matter(work: Workspace, summary: Summary) -> str:
 def _made(work: Workspace, summary: Summary) -> str:
     """Say in a sentence how the file came about."""
     recipe = work.recipe
-    small = f"a student ({described(recipe.distill)})"
+    chosen = students(work)[student_of(summary.shipped)].recipe.distill
+    small = f"a student ({described(chosen)})"
     form = held_in(summary.shipped)
     learnt = f"{small} learnt from it and was exported to ONNX in {form}."
     if recipe.strategy is None:

@@ -21,7 +21,8 @@ class Stage:
 
     Attributes:
         name: What ``--from`` and the ledger call it; the module of this name holds `run`.
-        folders: What it leaves in the run's folder, and what is cleared before it starts anew.
+        folders: What it leaves in the run's folder, and what is cleared before it starts anew;
+            patterns for `Path.glob`.
         sections: Parts of the recipe that it is the first to depend on.
         distributed: Whether every process of a torchrun takes part, rather than the first alone.
     """
@@ -62,7 +63,7 @@ STAGES = (
     Stage("merge", ("merged",), ("merge",)),
     Stage(
         "distill",
-        ("student", "student-alone", "folds", "imitation"),
+        ("student", "student-[0-9]*", "student-alone", "folds", "imitation"),
         ("distill",),
         distributed=True,
     ),

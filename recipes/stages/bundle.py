@@ -17,6 +17,7 @@ from recipes.console import say
 from recipes.gate import verdict
 from recipes.ladder import held_in
 from recipes.ledger import Row
+from recipes.others import STUDENT, float_row, student_of, students
 from recipes.proof import agreement, measured, size
 from recipes.reporting.card import bundle_card
 from recipes.reporting.summary import known_phases
@@ -95,19 +96,21 @@ def _calls(work: Workspace) -> dict[str, Callable[[int], Any]]:
         answer, _ = fit(work)
         calls[name] = lambda row, answer=answer: answer([texts[row]])  # type: ignore[misc]
     models = {"teacher": _teacher(work), "merged": work.load(path=work.folder / "merged")}
-    models |= {name: work.load(path=work.folder / name) for name in ("student", "student-alone")}
+    models |= {
+        name: work.load(path=work.folder / name) for name in (*students(work), "student-alone")
+    }
     if work.recipe.strategy is not None and work.strategy.adds_layers:
         models[_PLAIN] = work.load()
     # On the processor, where the files run too: only there do ratios mean something.
     functions = {name: (torch_call(model.cpu()), name) for name, model in models.items()}
-    for name in ("student-onnx", "student-int8"):
+    for name in (*map(float_row, students(work)), "student-int8"):
         if name in work.ledger:
             file = work.folder / work.ledger[name].path
             function = open_model(file, work.hardware.threads)
-            functions[name] = (function, "student")
-    own = load_tokenizer(work.folder / "student")
+            functions[name] = (function, student_of(work.ledger[name]))
     for name, (function, reads) in functions.items():
-        tokenizer = own if reads.startswith("student") else work.tokenizer
+        own = reads.startswith(STUDENT)
+        tokenizer = load_tokenizer(work.folder / reads) if own else work.tokenizer
         collate = work.task.collator(tokenizer)
         examples = work.examples("test", tokenizer)[:_TIMED_ROWS]
         batches = [collate([example]) for example in examples]
@@ -130,7 +133,7 @@ def _alone(edge: Model, texts: Any) -> Any:
 
 
 def _pack(work: Workspace, folder: Path, shipped: str) -> None:
-    tokenizer = load_tokenizer(work.folder / "student")
+    tokenizer = load_tokenizer(work.folder / student_of(work.ledger[shipped]))
     inputs = ["input_ids", "attention_mask"]
     pack(
         folder,

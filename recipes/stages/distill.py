@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from distill import objectives
@@ -14,10 +14,11 @@ from distill.learner import Learner
 from recipes.console import is_main, say
 from recipes.imitation import Imitated, imitate
 from recipes.ledger import Row
+from recipes.others import STUDENT, students
 from recipes.proof import agreement, answer_splits, check_reload, count, learning, measured, size
 from recipes.recipe import TrainSettings
 from recipes.stages import SIGNALS
-from recipes.students import Start, foretold, make, trimmed
+from recipes.students import Start, described, foretold, make, trimmed
 from recipes.tasks import UNLABELLED, Split
 from recipes.tasks.wording import counted
 from recipes.teachers import keeps_signals, signals
@@ -40,6 +41,56 @@ def run(work: Workspace) -> None:
     """
     settings = work.recipe.distill
     teacher = work.load(path=work.folder / "merged")
+    lesson = _prepare(work, teacher)
+    for name, one in students(work).items():
+        if name not in work.ledger:
+            _teach(one, name, teacher, lesson if name == STUDENT else _prepare(one, teacher))
+    if is_main():
+        for name in (
+            "folds",
+            "imitation",
+            *(() if keeps_signals(work, lesson.start.pair) else (SIGNALS,)),
+        ):
+            shutil.rmtree(work.folder / name, ignore_errors=True)
+    start, known, train = lesson.start, lesson.known, settings.train
+    if settings.alone == "reading":
+        read = train.epochs * _tokens(lesson.examples) + lesson.earlier
+        train = train.model_copy(update={"epochs": max(1, round(read / _tokens(known)))})
+    learner = Learner(start.alone, (CrossEntropy(),), None, start.pair)
+    said = [f"learnt from the labels alone, for at most {counted(train.epochs, 'epoch')}"]
+    if work.recipe.strategy is None and settings.student.model is None:
+        said.append("starts from the teacher's own layers, as nothing else is known of them")
+    _learn(work, "student-alone", learner, start, known, train, time.perf_counter(), said)
+
+
+@dataclass(frozen=True)
+class _Lesson:
+    """What a student starts from and learns from.
+
+    Attributes:
+        start: The student and the one that learns alone.
+        before: What imitation has made of it; None without.
+        known: The training rows.
+        examples: These, and what the teacher answers besides.
+        texts: The texts of all of them.
+        more: How many of these are no training rows.
+    """
+
+    start: Start
+    before: Imitated | None
+    known: Sequence[Example]
+    examples: Sequence[Example]
+    texts: Sequence[str]
+    more: int
+
+    @property
+    def earlier(self) -> int:
+        """Tokens read in the stage before."""
+        return self.before.tokens if self.before is not None else 0
+
+
+def _prepare(work: Workspace, teacher: PreTrainedModel) -> _Lesson:
+    settings = work.recipe.distill
     start, rows, more = make(work, teacher), training_rows(work, settings.train), more_texts(work)
     texts = [*rows.texts, *more]
     for sentence in foretold(work, trimmed(work, start, texts)):
@@ -52,47 +103,38 @@ def run(work: Workspace) -> None:
     known = work.task.features(rows, start.tokenizer, work.max_length)
     unlabelled = Split(more, [UNLABELLED] * len(more))
     examples = [*known, *work.task.features(unlabelled, start.tokenizer, work.max_length)]
-    earlier = before.tokens if before is not None else 0
-    if "student" not in work.ledger:
-        begun = time.perf_counter() - (before.seconds if before is not None else 0)
-        taught = signals(work, teacher, start, texts)
-        learner = Learner(start.student, settings.objectives, taught, start.pair)
-        _learn(
-            work,
-            "student",
-            learner,
-            start,
-            examples,
-            settings.train,
-            begun,
-            _notes(work, more, before),
-            earlier,
-        )
-    if is_main():
-        for name in (
-            "folds",
-            "imitation",
-            *(() if keeps_signals(work, start.pair) else (SIGNALS,)),
-        ):
-            shutil.rmtree(work.folder / name, ignore_errors=True)
-    train = settings.train
-    if settings.alone == "reading":
-        read = train.epochs * _tokens(examples) + earlier
-        train = train.model_copy(update={"epochs": max(1, round(read / _tokens(known)))})
-    learner = Learner(start.alone, (CrossEntropy(),), None, start.pair)
-    said = [f"learnt from the labels alone, for at most {counted(train.epochs, 'epoch')}"]
-    if work.recipe.strategy is None and settings.student.model is None:
-        said.append("starts from the teacher's own layers, as nothing else is known of them")
-    _learn(work, "student-alone", learner, start, known, train, time.perf_counter(), said)
+    return _Lesson(start, before, known, examples, texts, len(more))
 
 
-def _notes(work: Workspace, more: Sequence[str], before: Imitated | None) -> list[str]:
+def _teach(work: Workspace, name: str, teacher: PreTrainedModel, lesson: _Lesson) -> None:
+    """Let a student learn from the teacher, and write its row."""
+    settings, start, before = work.recipe.distill, lesson.start, lesson.before
+    begun = time.perf_counter() - (before.seconds if before is not None else 0)
+    taught = signals(work, teacher, start, lesson.texts)
+    learner = Learner(start.student, settings.objectives, taught, start.pair)
+    notes = _notes(work, lesson.more, before)
+    if name != STUDENT:
+        notes.insert(0, described(settings))
+    _learn(
+        work,
+        name,
+        learner,
+        start,
+        lesson.examples,
+        settings.train,
+        begun,
+        notes,
+        lesson.earlier,
+    )
+
+
+def _notes(work: Workspace, more: int, before: Imitated | None) -> list[str]:
     """Say what the student has learnt from."""
     settings = work.recipe.distill
     terms = (f"{objectives.name_of(type(o))} × {o.weight:g}" for o in settings.objectives)
     notes = [f"learnt from {', '.join(terms)}"]
     if more:
-        notes.append(f"the teacher answered {len(more):,} texts besides the training rows")
+        notes.append(f"the teacher answered {more:,} texts besides the training rows")
     if before is not None and settings.imitate is not None:
         whom = "the teacher" if settings.imitate.parent == "teacher" else "its backbone"
         notes.append(f"imitated {whom} on {before.texts:,} texts before")

@@ -9,6 +9,7 @@ from export.graph import export_onnx
 from export.parity import compare, require_equal
 from export.session import open_model
 from recipes.ledger import Row
+from recipes.others import STUDENT, float_row, students
 from recipes.proof import agreement, answer_splits, count, measured, size
 from recipes.workspace import Workspace, load_tokenizer, torch_call
 
@@ -19,16 +20,21 @@ FLOAT = "onnx/model.onnx"
 
 def run(work: Workspace) -> None:
     """Export, prove the graph against PyTorch on real rows, write the row ``student-onnx``."""
+    (work.folder / FLOAT).parent.mkdir(exist_ok=True)
+    for name in students(work):
+        _export(work, name, FLOAT if name == STUDENT else f"onnx/{name}.onnx")
+
+
+def _export(work: Workspace, name: str, file: str) -> None:
     start = time.perf_counter()
-    student = work.load(path=work.folder / "student").cpu()
-    tokenizer = load_tokenizer(work.folder / "student")
+    student = work.load(path=work.folder / name).cpu()
+    tokenizer = load_tokenizer(work.folder / name)
     collate = work.task.collator(tokenizer)
     examples = work.examples("test", tokenizer)
     longest = max(examples, key=lambda row: len(row["input_ids"]))
     batch = collate([longest, *examples[:3]])
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
-    path = work.folder / FLOAT
-    path.parent.mkdir(exist_ok=True)
+    path = work.folder / file
     metadata = {
         "labels": json.dumps(list(work.rows.labels), ensure_ascii=False),
         "problem_type": work.task.problem_type,
@@ -44,20 +50,20 @@ def run(work: Workspace) -> None:
     work.ledger.put(
         Row(
             stage="export",
-            name="student-onnx",
-            path=FLOAT,
+            name=float_row(name),
+            path=file,
             parameters=count(student),
             size_bytes=size(path),
             threads=work.hardware.threads,
             seconds=time.perf_counter() - start,
             agreement={
-                **agreement(work, "student", logits),
+                **agreement(work, name, logits),
                 "batches_max_logit_difference": parity.max_logit_difference,
                 "batches_labels": parity.labels,
                 "batches_answers": parity.answers,
                 "batches_worst": parity.worst,
             },
             notes=notes,
-            **measured(work, "student-onnx", logits),
+            **measured(work, float_row(name), logits),
         )
     )

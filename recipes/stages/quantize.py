@@ -4,36 +4,36 @@ from __future__ import annotations
 
 import shutil
 import time
-from pathlib import Path
 
 from export.session import open_model
 from recipes.gate import gate_latency
 from recipes.ladder import Bench, Tried, choose, climb, entries, times
 from recipes.ledger import Row
+from recipes.others import STUDENT, students
 from recipes.proof import agreement, answer_splits, measured
-from recipes.stages.export import FLOAT
 from recipes.workspace import Workspace
 
-#: Where a file of each form lies; the float one is there already.
-FILES = {"int8": "onnx/model.int8.onnx", "float16": "onnx/model.float16.onnx", "float32": FLOAT}
+#: Where a file of each form lies; a float one is there already.
+FILES = {"int8": "onnx/model.int8.onnx", "float16": "onnx/model.float16.onnx"}
 _TRIED = "onnx/tried"
 
 
 def run(work: Workspace) -> None:
     """Try the forms that the recipe allows on validation rows, write the row ``student-int8``."""
-    folder, bench = work.folder / _TRIED, Bench(work, work.folder / FLOAT)
+    folder, start = work.folder / _TRIED, time.perf_counter()
     _clear(work)
     if work.recipe.export.quantization == "none":
-        _time_float(work, bench)
+        _time_float(work)
         return
-    start = time.perf_counter()
     folder.mkdir()
-    tried = climb(bench, folder)
+    benches = {name: Bench(work, name) for name in students(work)}
+    tried = [one for bench in benches.values() for one in climb(bench, folder)]
     export, gate = work.recipe.export, work.recipe.gate
     chosen, why = choose(tried, export.choose, gate.max_drop)
     assert chosen.path is not None
-    target = FILES[chosen.form]
-    if target != FLOAT:
+    bench = benches[chosen.student]
+    target = FILES[chosen.form] if chosen.form != "float32" else bench.row.path
+    if chosen.form != "float32":
         chosen.path.replace(work.folder / target)
     shutil.rmtree(folder)
     call = open_model(work.folder / target, work.hardware.threads)
@@ -44,10 +44,10 @@ def run(work: Workspace) -> None:
             name="student-int8",
             path=target,
             size_bytes=chosen.size_bytes,
-            parameters=work.ledger["student-onnx"].parameters,
+            parameters=bench.row.parameters,
             threads=work.hardware.threads,
             seconds=time.perf_counter() - start,
-            agreement={**agreement(work, "student-onnx", logits), **(chosen.agreement or {})},
+            agreement={**agreement(work, bench.row.name, logits), **(chosen.agreement or {})},
             latency_ms=times(tried, chosen),
             ladder=entries(tried, chosen, why),
             notes=_notes(work, chosen, tried),
@@ -59,18 +59,19 @@ def run(work: Workspace) -> None:
 def _clear(work: Workspace) -> None:
     """Remove what an earlier attempt has left."""
     shutil.rmtree(work.folder / _TRIED, ignore_errors=True)
-    for path in {*FILES.values()} - {FLOAT}:
-        Path(work.folder / path).unlink(missing_ok=True)
+    for path in FILES.values():
+        (work.folder / path).unlink(missing_ok=True)
 
 
-def _time_float(work: Workspace, bench: Bench) -> None:
+def _time_float(work: Workspace) -> None:
     """Time the float file for the gate, which can only ask for size and speed then."""
-    row = work.ledger["student-onnx"]
+    bench = Bench(work, STUDENT)
+    row = bench.row
     found = {name: entry for name, entry in row.latency_ms.items() if name != "gate"}
     if work.recipe.gate.max_latency_ms is not None:
         found["gate"] = bench.time(bench.whole)
     if gate_latency(row) is not None or "gate" in found:
-        work.ledger.update("student-onnx", latency_ms=found)
+        work.ledger.update(row.name, latency_ms=found)
         work.ledger.write()
 
 
