@@ -137,23 +137,13 @@ class Bench:
             return Tried(name, step.form, None, self.student, [told])
         call = open_model(target, self.work.hardware.threads)
         answers = by_length(call, self.validation, self.collate)
-        whole = self.work.logits(self.row.name)["validation"]
-        parity = compare(self.whole, call, self.validation, self.collate)
         metrics = self.work.task.metrics(answers, self.work.rows.validation.labels)
-        same = float((answers.argmax(1) == whole.argmax(1)).mean())
-        agreement = {
-            "validation_labels": same,
-            "batches_max_logit_difference": parity.max_logit_difference,
-            "batches_labels": parity.labels,
-            "batches_answers": parity.answers,
-            "batches_worst": parity.worst,
-        }
-        latency = self.time(call)
+        agreement, latency = self._likeness(call, answers), self.time(call)
         found = Found(
             drop=self.row.validation["accuracy"] - metrics["accuracy"],
-            rows=same,
-            batches=parity.labels,
-            worst=parity.worst,
+            rows=agreement["validation_labels"],
+            batches=agreement["batches_labels"],
+            worst=agreement["batches_worst"],
             size_bytes=size(target),
             p50=latency["p50"],
         )
@@ -163,6 +153,20 @@ class Bench:
             name, step.form, target, self.student, reasons, refused, kept_float, metrics,
             agreement, found.size_bytes, latency,
         )  # fmt: skip
+
+    def _likeness(
+        self, call: Callable[[Mapping[str, Any]], np.ndarray], answers: np.ndarray
+    ) -> dict[str, Any]:
+        """Compare a form with the float file, row by row and in batches of all kinds."""
+        whole = self.work.logits(self.row.name)["validation"]
+        parity = compare(self.whole, call, self.validation, self.collate)
+        return {
+            "validation_labels": float((answers.argmax(1) == whole.argmax(1)).mean()),
+            "batches_max_logit_difference": parity.max_logit_difference,
+            "batches_labels": parity.labels,
+            "batches_answers": parity.answers,
+            "batches_worst": parity.worst,
+        }
 
     def time(self, call: Callable[[Mapping[str, Any]], Any]) -> dict[str, float]:
         """Return ``p50`` and ``p95`` of single validation rows, in milliseconds."""
@@ -263,7 +267,10 @@ def entries(tried: Sequence[Tried], chosen: Tried, why: str) -> list[dict[str, A
             "reason": "; ".join([*one.reasons, *([why] if one is chosen else [])]),
             "kept_float": list(one.kept_float),
             "metrics": dict(one.metrics or {}),
-            "agreement": dict(one.agreement or {}),
+            "agreement": {
+                name: None if value != value else value  # JSON knows no NaN, a collapse does
+                for name, value in (one.agreement or {}).items()
+            },
             "size_bytes": one.size_bytes,
         }
         for one in tried

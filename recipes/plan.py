@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from adapters.strategy import strategies
+from recipes.others import students
 from recipes.preflight import check_possible
 from recipes.stages import STAGES
 from recipes.students import described, foretold, trimmed
@@ -34,6 +35,8 @@ def print_plan(work: Workspace) -> None:
     print(f"student     {described(recipe.distill)}")
     for sentence in foretold(work, trimmed(work, start, rows.train.texts)):
         print(f"            {sentence}")
+    for name, other in list(students(work).items())[1:]:
+        print(f"{name:<12}{described(other.recipe.distill)}")
     print(f"machine     {work.hardware.name}, {work.hardware.threads} threads")
     for sentence in work.missing_capabilities():
         print(f"            {sentence}")

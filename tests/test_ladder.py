@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from export.quantize import QuantizerError, quantizable, quantize_int8
 from export.sensitivity import most_sensitive
 from export.session import open_model
 from recipes.gate import GateCheck, verdict
-from recipes.ladder import Tried, choose
+from recipes.ladder import Tried, choose, entries
 from recipes.ledger import Row
 from recipes.reporting.ladder import frontier, ladder_panel, print_ladder, rungs
 from recipes.stages import quantize
@@ -262,6 +264,16 @@ def test_choosing() -> None:
     assert choose(none, "pareto", 0.01)[0].step == "b"
     with pytest.raises(ExportError, match="because"):
         choose([Tried("a", "int8", None, "student", ["because"])], "first", 0.01)
+
+
+def test_what_is_not_a_number_can_be_packed() -> None:
+    """A bundle carries the ledger as JSON, and a form that collapsed must not spoil a good one."""
+    good = a_form("b", 0.9, 2)
+    nan = {"validation_labels": 0.1, "batches_max_logit_difference": float("nan")}
+    spoilt = replace(a_form("a", 0.2, 1, False), agreement=nan)
+    kept = entries([spoilt, good], good, "why")
+    assert json.loads(json.dumps(kept, allow_nan=False)) == kept
+    assert kept[0]["agreement"]["validation_labels"] == 0.1
 
 
 def test_the_frontier_is_what_nothing_beats() -> None:
