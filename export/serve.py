@@ -135,12 +135,13 @@ def build(options: argparse.Namespace) -> uvicorn.Server:
         raise ExportError("--name names the model of one BUNDLE; in MODELS_DIR its folder does.")
     try:
         from export.serving.app import Server, make_app
+        from export.serving.folder import ModelFolder, models_folder
         from export.serving.metrics import Metrics
-        from export.serving.repository import Repository, Workers, models_folder
+        from export.serving.repository import Repository, Workers
 
         workers = Workers(options.workers or os.cpu_count() or 1, options.threads)
         metrics = Metrics()
-        folder = None if single else models_folder(source)
+        folder = ModelFolder(None if single else models_folder(source))
         key = Path(options.public_key) if options.public_key else None
         repository = Repository(folder, limits, workers, options.keep, metrics, key)
         repository.start(single, options.name)

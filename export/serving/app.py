@@ -16,10 +16,11 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from export import edge
 from export.serving import openapi, page, protocol, schemas
+from export.serving.folder import NAME, VERSION, valid
 from export.serving.limits import Limits, RefusedError
 from export.serving.metrics import Metrics
 from export.serving.observing import Observed, note, refused
-from export.serving.repository import NAME, VERSION, Repository, Served, valid
+from export.serving.repository import Repository, Served
 from export.serving.upload import MEDIA_TYPE, Uploads, too_large
 
 _JSON = "application/json"
@@ -44,7 +45,8 @@ class Server:
     ) -> None:
         self.repository, self.limits, self.metrics = repository, limits, metrics
         self._token = token
-        self.uploads = Uploads(repository.folder, limits) if repository.folder else None
+        root = repository.folder.root
+        self.uploads = Uploads(root, limits) if root else None
         self.stopping = False
         metrics.watch(repository)
 

@@ -1,35 +1,22 @@
-"""Which versions of which models answer, and the folder that they come from.
-
-A model folder is ``MODELS_DIR/NAME/VERSION/`` with a bundle inside, or ``MODELS_DIR/NAME`` that is
-a bundle itself, of version 1. Nothing outside of it is ever opened: names are checked, links
-refused.
-"""
+"""Which versions of which models answer, and how that changes while clients ask."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import re
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from export import edge
-from export.console import unusable
-from export.errors import ExportError, SignatureError
+from export.errors import SignatureError
 from export.serving.batching import Batcher
+from export.serving.folder import NAME, ModelFolder, check_manifest, move, valid
 from export.serving.limits import Limits, RefusedError
 from export.serving.metrics import Metrics
 from export.signature import check_public_key, verify
 
-NAME = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-VERSION = re.compile("[1-9][0-9]{0,8}")
-#: Where uploads are put together: no name of a model begins with a dot.
-INCOMING = ".incoming"
-#: Entries of a bundle's session that name files or load providers' own: nothing that is pushed may.
-_FORBIDDEN_ENTRY = re.compile(r"file|path|folder|^ep\.")
 _log = logging.getLogger("potstill.repository")
 
 
@@ -69,7 +56,7 @@ class Repository:
     and a version that is replaced answers what it has taken before it goes.
 
     Args:
-        folder: MODELS_DIR; None if there is only one bundle, which never changes.
+        folder: Of the models.
         limits: Of the batchers.
         workers: Of each model.
         keep: So many versions of a model answer; of those, the one loaded last by default.
@@ -79,14 +66,14 @@ class Repository:
 
     def __init__(
         self,
-        folder: Path | None,
+        folder: ModelFolder,
         limits: Limits,
         workers: Workers,
         keep: int = 1,
         metrics: Metrics | None = None,
         public_key: Path | None = None,
     ) -> None:
-        self.folder = folder.resolve() if folder else None
+        self.folder = folder
         self._limits, self._workers, self._keep = limits, workers, keep
         self._metrics, self._public_key = metrics, public_key
         self._serving: dict[str, dict[str, Served]] = {}  # the current version comes last
@@ -135,7 +122,7 @@ class Repository:
 
     async def index(self) -> list[dict[str, str]]:
         """List every version that answers, lies in the folder, or has failed."""
-        states = dict.fromkeys(await asyncio.to_thread(self._on_disk), "not loaded")
+        states = dict.fromkeys(await asyncio.to_thread(self.folder.entries), "not loaded")
         states |= self._failed | {(each.name, each.version): "" for each in self.served()}
         return [
             {
@@ -168,17 +155,17 @@ class Repository:
         if bundle:
             name = name or re.sub("[^A-Za-z0-9._-]", "-", edge.read_manifest(bundle)["name"])[:64]
             self._switch(self._serve(valid(NAME, name), "1", self._open(bundle)))
-        elif self.folder:
-            shutil.rmtree(self.folder / INCOMING, ignore_errors=True)  # of a run that was killed
+        else:
+            self.folder.clean()
             for name, version in sorted(
-                self._on_disk(), key=lambda entry: (entry[0], -int(entry[1]))
+                self.folder.entries(), key=lambda entry: (entry[0], -int(entry[1]))
             ):
                 if name not in self._serving:
                     self._try_at_start(name, version)
 
     def _try_at_start(self, name: str, version: str) -> None:
         try:
-            opened = self._open(self._place(name, version))
+            opened = self._open(self.folder.place(name, version))
         except (edge.BundleError, RefusedError, SignatureError) as error:
             self._failed[name, version] = str(error)
             fields = {"model": name, "version": version, "reason": str(error)}
@@ -197,7 +184,7 @@ class Repository:
             RefusedError: There is none (404), or it is not sound (422); what answered goes on.
         """
         async with self._changing:
-            number, place = await asyncio.to_thread(self._find_on_disk, name, version)
+            number, place = await asyncio.to_thread(self.folder.find, name, version)
             model = await self._tested(name, number, place)
             return self._switch(self._serve(name, number, model))
 
@@ -214,9 +201,9 @@ class Repository:
                 what answered goes on, and the folder is as it was.
         """
         async with self._changing:
-            number, place = await asyncio.to_thread(self._free_place, name, version)
+            number, place = await asyncio.to_thread(self.folder.free, name, version)
             model = await self._tested(name, number, staged)
-            await asyncio.to_thread(_move, staged, place)
+            await asyncio.to_thread(move, staged, place)
             model.folder = place
             return self._switch(self._serve(name, number, model))
 
@@ -297,109 +284,3 @@ class Repository:
             task = asyncio.ensure_future(each.batcher.drained())
             self._leaving.add(task)
             task.add_done_callback(self._leaving.discard)
-
-    # --- The folder -------------------------------------------------------------------------
-
-    def _on_disk(self) -> list[tuple[str, str]]:
-        return [(name, version) for name, all_ in self._versions_on_disk() for version in all_]
-
-    def _versions_on_disk(self) -> Iterator[tuple[str, list[str]]]:
-        for home in sorted(self.folder.iterdir()) if self.folder else []:
-            if NAME.fullmatch(home.name) and home.is_dir() and not home.is_symlink():
-                if (home / edge.MANIFEST_FILE).exists():
-                    yield home.name, ["1"]
-                else:
-                    yield (
-                        home.name,
-                        [each.name for each in home.iterdir() if VERSION.fullmatch(each.name)],
-                    )
-
-    def _home(self, name: str) -> Path:
-        if self.folder is None:
-            raise RefusedError(409, "This server has one bundle and no model folder to change.")
-        return self.folder / valid(NAME, name)
-
-    def _find_on_disk(self, name: str, version: str | None) -> tuple[str, Path]:
-        self._home(name)
-        number = version or max(dict(self._versions_on_disk()).get(name, []), key=int, default="1")
-        place = self._place(name, valid(VERSION, number))
-        if not place.is_dir():
-            raise RefusedError(404, "This model or version is not in the model folder.")
-        return number, place
-
-    def _free_place(self, name: str, version: str | None) -> tuple[str, Path]:
-        home = self._home(name)
-        if home.is_symlink() or (home / edge.MANIFEST_FILE).exists():
-            raise RefusedError(
-                409, "The model's folder is a link or a bundle itself: move it to NAME/1."
-            )
-        taken = dict(self._versions_on_disk()).get(name, [])
-        number = valid(VERSION, version or str(1 + max(map(int, taken), default=0)))
-        if (home / number).exists():
-            raise RefusedError(409, f"Version {number} is there already: push another number.")
-        return number, home / number
-
-    def _place(self, name: str, version: str) -> Path:
-        """Return where a version lies, a folder without links.
-
-        Raises:
-            RefusedError: Something of it is a link, which may lead out of the model folder.
-        """
-        home = self._home(name)
-        place = home if (home / edge.MANIFEST_FILE).exists() and version == "1" else home / version
-        inside = place.iterdir() if place.is_dir() else ()
-        for each in (home, place, *inside):
-            if each.is_symlink():
-                raise RefusedError(
-                    422, f"{each.relative_to(home.parent)} is a link: copy the files."
-                )
-        return place
-
-
-def check_manifest(manifest: Mapping[str, Any]) -> None:
-    """Refuse a bundle.json that would have unchecked files read, or lets onnxruntime open others.
-
-    Raises:
-        BundleError: It does.
-    """
-    labels, files = manifest["labels"], manifest["files"]
-    if not all(isinstance(label, str) for label in labels) or len(set(labels)) < len(labels):
-        raise edge.BundleError("bundle.json has labels that are no names, or the same twice.")
-    if not manifest["golden"]["texts"]:
-        raise edge.BundleError("bundle.json has no recorded answer to test it with.")
-    if missing := {edge.MODEL_FILE, edge.TOKENIZER_FILE} - files.keys():
-        raise edge.BundleError(f"bundle.json has no sum of {', '.join(sorted(missing))}.")
-    if wrong := sorted(name for name in files if not NAME.fullmatch(name)):
-        raise edge.BundleError(f"bundle.json names the file {wrong[0][:64]!r}; a bundle is flat.")
-    if wrong := sorted(filter(_FORBIDDEN_ENTRY.search, manifest["session"]["config"])):
-        raise edge.BundleError(f"bundle.json sets {wrong[0][:64]!r}, which opens other files.")
-
-
-def valid(pattern: re.Pattern[str], text: str) -> str:
-    """Return a name or a version that is one.
-
-    Raises:
-        RefusedError: It is not (400).
-    """
-    if not pattern.fullmatch(text):
-        what = "letters, digits, '.', '_' and '-'" if pattern is NAME else "a number from 1 up"
-        raise RefusedError(400, f"A model's {'name' if pattern is NAME else 'version'} is {what}.")
-    return text
-
-
-def models_folder(folder: Path) -> Path:
-    """Return the folder of models that a command names.
-
-    Raises:
-        ExportError: There is none, or it cannot be read.
-    """
-    try:
-        list(folder.iterdir())
-    except OSError as error:
-        raise ExportError(unusable(error)) from error
-    return folder
-
-
-def _move(staged: Path, place: Path) -> None:
-    place.parent.mkdir(exist_ok=True)
-    staged.rename(place)

@@ -17,8 +17,8 @@ from typing import IO, Any
 
 from export import edge
 from export.bundle import SIGNATURE_FILE
+from export.serving.folder import INCOMING, NAME
 from export.serving.limits import Limits, RefusedError
-from export.serving.repository import INCOMING, NAME
 
 MEDIA_TYPE = "application/x-tar"
 _CHUNK = 1 << 20

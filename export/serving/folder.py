@@ -1,0 +1,158 @@
+"""The folder that models come from: what lies where, and what is never opened.
+
+A model folder is ``MODELS_DIR/NAME/VERSION/`` with a bundle inside, or ``MODELS_DIR/NAME`` that is
+a bundle itself, of version 1. Nothing outside of it is ever opened: names are checked, links
+refused.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from export import edge
+from export.console import unusable
+from export.errors import ExportError
+from export.serving.limits import RefusedError
+
+NAME = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+VERSION = re.compile("[1-9][0-9]{0,8}")
+#: Where uploads are put together: no name of a model begins with a dot.
+INCOMING = ".incoming"
+#: Entries of a bundle's session that name files or load providers' own: nothing that is pushed may.
+_FORBIDDEN_ENTRY = re.compile(r"file|path|folder|^ep\.")
+
+
+class ModelFolder:
+    """What lies in MODELS_DIR.
+
+    Args:
+        root: The folder; None if the server has one bundle and nothing to change.
+    """
+
+    def __init__(self, root: Path | None) -> None:
+        self.root = root.resolve() if root else None
+
+    def clean(self) -> None:
+        """Remove what an upload that was killed has left."""
+        if self.root:
+            shutil.rmtree(self.root / INCOMING, ignore_errors=True)
+
+    def entries(self) -> list[tuple[str, str]]:
+        """List the names and versions that lie here, sound or not."""
+        return [(name, version) for name, all_ in self._models() for version in all_]
+
+    def _models(self) -> Iterator[tuple[str, list[str]]]:
+        for home in sorted(self.root.iterdir()) if self.root else []:
+            if NAME.fullmatch(home.name) and home.is_dir() and not home.is_symlink():
+                if (home / edge.MANIFEST_FILE).exists():
+                    yield home.name, ["1"]
+                else:
+                    yield (
+                        home.name,
+                        [each.name for each in home.iterdir() if VERSION.fullmatch(each.name)],
+                    )
+
+    def _home(self, name: str) -> Path:
+        if self.root is None:
+            raise RefusedError(409, "This server has one bundle and no model folder to change.")
+        return self.root / valid(NAME, name)
+
+    def find(self, name: str, version: str | None) -> tuple[str, Path]:
+        """Return a version, of None the highest, and where it lies.
+
+        Raises:
+            RefusedError: There is none (404), or its name is wrong (400).
+        """
+        self._home(name)
+        number = version or max(dict(self._models()).get(name, []), key=int, default="1")
+        place = self.place(name, valid(VERSION, number))
+        if not place.is_dir():
+            raise RefusedError(404, "This model or version is not in the model folder.")
+        return number, place
+
+    def free(self, name: str, version: str | None) -> tuple[str, Path]:
+        """Return a version, of None the next, and where it would lie.
+
+        Raises:
+            RefusedError: Something is there already (409), or its name is wrong (400).
+        """
+        home = self._home(name)
+        if home.is_symlink() or (home / edge.MANIFEST_FILE).exists():
+            raise RefusedError(
+                409, "The model's folder is a link or a bundle itself: move it to NAME/1."
+            )
+        taken = dict(self._models()).get(name, [])
+        number = valid(VERSION, version or str(1 + max(map(int, taken), default=0)))
+        if (home / number).exists():
+            raise RefusedError(409, f"Version {number} is there already: push another number.")
+        return number, home / number
+
+    def place(self, name: str, version: str) -> Path:
+        """Return where a version lies, a folder without links.
+
+        Raises:
+            RefusedError: Something of it is a link, which may lead out of the model folder.
+        """
+        home = self._home(name)
+        place = home if (home / edge.MANIFEST_FILE).exists() and version == "1" else home / version
+        inside = place.iterdir() if place.is_dir() else ()
+        for each in (home, place, *inside):
+            if each.is_symlink():
+                raise RefusedError(
+                    422, f"{each.relative_to(home.parent)} is a link: copy the files."
+                )
+        return place
+
+
+def check_manifest(manifest: Mapping[str, Any]) -> None:
+    """Refuse a bundle.json that would have unchecked files read, or lets onnxruntime open others.
+
+    Raises:
+        BundleError: It does.
+    """
+    labels, files = manifest["labels"], manifest["files"]
+    if not all(isinstance(label, str) for label in labels) or len(set(labels)) < len(labels):
+        raise edge.BundleError("bundle.json has labels that are no names, or the same twice.")
+    if not manifest["golden"]["texts"]:
+        raise edge.BundleError("bundle.json has no recorded answer to test it with.")
+    if missing := {edge.MODEL_FILE, edge.TOKENIZER_FILE} - files.keys():
+        raise edge.BundleError(f"bundle.json has no sum of {', '.join(sorted(missing))}.")
+    if wrong := sorted(name for name in files if not NAME.fullmatch(name)):
+        raise edge.BundleError(f"bundle.json names the file {wrong[0][:64]!r}; a bundle is flat.")
+    if wrong := sorted(filter(_FORBIDDEN_ENTRY.search, manifest["session"]["config"])):
+        raise edge.BundleError(f"bundle.json sets {wrong[0][:64]!r}, which opens other files.")
+
+
+def valid(pattern: re.Pattern[str], text: str) -> str:
+    """Return a name or a version that is one.
+
+    Raises:
+        RefusedError: It is not (400).
+    """
+    if not pattern.fullmatch(text):
+        what = "letters, digits, '.', '_' and '-'" if pattern is NAME else "a number from 1 up"
+        raise RefusedError(400, f"A model's {'name' if pattern is NAME else 'version'} is {what}.")
+    return text
+
+
+def models_folder(folder: Path) -> Path:
+    """Return the folder of models that a command names.
+
+    Raises:
+        ExportError: There is none, or it cannot be read.
+    """
+    try:
+        list(folder.iterdir())
+    except OSError as error:
+        raise ExportError(unusable(error)) from error
+    return folder
+
+
+def move(staged: Path, place: Path) -> None:
+    """Move a bundle to where it is to lie, all of it at once."""
+    place.parent.mkdir(exist_ok=True)
+    staged.rename(place)
