@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from export.errors import ExportError
 from export.session import as_array
@@ -18,16 +18,17 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-def open_openvino(path: Path, threads: int) -> Callable[[Mapping[str, Any]], np.ndarray]:
+def open_openvino(
+    path: Path, threads: int, *, precision: Literal["f32", "auto"] = "f32"
+) -> Callable[[Mapping[str, Any]], np.ndarray]:
     """Return a function from inputs ``[batch, length]`` to logits ``[batch, classes]``.
-
-    It computes in float32 what the file has in float32: left alone, OpenVINO would take bfloat16
-    where the processor has it.
 
     Args:
         path: The ONNX file. Of onnxruntime's own operators OpenVINO knows some, but not those of
             quantized attention.
         threads: Threads of one call; 0 for as many as the machine has cores.
+        precision: Compute in float32 what the file has in float32, or as OpenVINO likes, which is
+            bfloat16 where the processor has it.
 
     Raises:
         ExportError: The package is missing, or it cannot run the file.
@@ -38,11 +39,9 @@ def open_openvino(path: Path, threads: int) -> Callable[[Mapping[str, Any]], np.
         raise ExportError(
             f"OpenVINO is not installed ({error}). Install it: pip install 'potstill[openvino]'."
         ) from error
-    settings = {
-        "INFERENCE_PRECISION_HINT": "f32",
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_NUM_THREADS": threads,
-    }
+    settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
+    if precision != "auto":
+        settings["INFERENCE_PRECISION_HINT"] = precision
     try:
         model = openvino.Core().compile_model(path, "CPU", settings)
     except RuntimeError as error:

@@ -15,21 +15,21 @@ TEXT = "How far is the moon from the earth?"
 TEXTS = [TEXT, "Who wrote the first novel?", "What is the capital of Peru?", "When was it built?"]
 
 
-def cold_start(folder: Path, starts: int) -> tuple[list[float], list[float]]:
-    """Pack the student's int8 file and ask it one question in processes of their own.
+def cold_start(bundle: Path, starts: int) -> tuple[list[float], list[float]]:
+    """Ask a bundle one question in processes of their own.
 
     The files are in the system's cache; what is measured is Python's start, the bundle's sums, the
     imports, the tokenizer, the model and the first answer.
 
     Args:
-        folder: With ``student.int8.onnx`` and ``tokenizer/``.
+        bundle: The bundle.
         starts: How many processes, after one that does not count.
 
     Returns:
         Seconds to the first answer of each; its peak of resident memory by then in MB, nothing
         where the system does not tell.
     """
-    command = [sys.executable, str(_bundle(folder) / "edge.py")]
+    command = [sys.executable, str(bundle / "edge.py")]
     seconds, memory = [], []
     for _ in range(starts + 1):
         start = time.perf_counter()
@@ -53,7 +53,15 @@ def _peak(process: int) -> list[float]:
     return [int(line.split()[1]) / 1e3 for line in lines if line.startswith("VmHWM:")]
 
 
-def _bundle(folder: Path) -> Path:
+def pack_student(folder: Path) -> Path:
+    """Pack an int8 file that no run has made.
+
+    Args:
+        folder: With ``student.int8.onnx`` and ``tokenizer/``.
+
+    Returns:
+        The bundle.
+    """
     import onnxruntime as rt
 
     tokenizer = load_tokenizer(folder / "tokenizer")

@@ -7,8 +7,10 @@ python -m tests.benchmarks.inference --threads 1 --shapes 1x16 16x32
 Timed are: the teacher in PyTorch, float32 and, where the processor computes in it, bfloat16; the
 merged model and the student as ONNX in float32, as int8 the way onnxruntime's own guide makes it
 (plain export, quant_pre_process, quantize_dynamic, defaults throughout), in OpenVINO if it is
-installed, and as int8 the way this project ships it. A run gives the merged model and the student;
-without one, heads are random, which changes no time. Rows are full of tokens: no padding.
+installed, and as dynamic int8 on this project's graph. A run gives the merged model, the student
+and the file that it has shipped, named by the step of the ladder that it took; accuracies are
+printed from its ledger. Without one, heads are random, which changes no time. Rows are full of
+tokens: no padding.
 
 All take turns, and every ratio is of times of the same turn, because a machine's speed drifts: the
 median of the turns, and their tenth and ninetieth percentile. With one thread the process's own
@@ -39,19 +41,22 @@ import torch
 from adapters.backbone import encoder_layers, load_backbone
 from distill.students import cut, kept_layers
 from export.check import processor
+from export.edge import MODEL_FILE
 from export.graph import export_onnx
+from export.openvino import open_openvino
 from export.quantize import quantize_int8
 from export.session import open_model
 from recipes import assets
 from recipes.console import hush
+from recipes.ledger import Ledger
 from recipes.workspace import load_tokenizer, torch_call
-from tests.benchmarks.cold_start import cold_start
+from tests.benchmarks.cold_start import cold_start, pack_student
 from tests.benchmarks.int8_peak import OPERATIONS, product
 
 Batch = dict[str, Any]
 LABELS = [f"label {number}" for number in range(6)]
 PEAK = "int8 peak"
-OURS, PLAIN = "int8, ours", "int8, onnxruntime's guide"
+OURS, PLAIN = "int8, our graph", "int8, onnxruntime's guide"
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,10 @@ def main() -> None:
             times = _turns(contenders, _batch(rows, length), options.threads, options.turns)
             _print(f"{rows} × {length}", contenders, times, (rows, length), teacher)
         _print_answers(contenders, teacher)
-        seconds, memory = cold_start(Path(name), options.starts)
+        if options.run:
+            _print_ledger(options.run)
+        packed = options.run / "bundle" if options.run else None
+        seconds, memory = cold_start(packed or pack_student(Path(name)), options.starts)
         print(f"\ncold start of edge.py, the student's bundle, {options.starts} fresh processes")
         print(f"first answer after {_spread([1000 * each for each in seconds])} ms")
         told = f"{_spread(memory)} MB" if memory else "unknown: only Linux tells"
@@ -95,7 +103,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("run", nargs="?", type=Path, help="folder with merged/ and student/")
+    parser.add_argument("run", nargs="?", type=Path, help="folder of a run that has shipped")
     parser.add_argument("--teacher", help="catalogue name, hub:… or folder; default: mpnet-base")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--turns", type=int, default=15, help="a shape; fewer where they are long")
@@ -126,7 +134,18 @@ def _contenders(options: argparse.Namespace, folder: Path) -> dict[str, Contende
         print("OpenVINO is skipped: it is not installed (pip install openvino)")
     for name, model in (("merged", merged), ("student", student)):
         found |= _files(name, model, folder, options.threads)
+    if options.run:
+        path = options.run / "bundle" / MODEL_FILE
+        call = open_model(path, options.threads)
+        shipped = Contender(call, student, path.stat().st_size / 1e6, f"student, {PLAIN}")
+        found[f"shipped: {_step(options.run)}"] = shipped
     return found
+
+
+def _step(run: Path) -> str:
+    """Return which form of the student's file a run has shipped."""
+    row = Ledger(run / "ledger.json")["student-int8"]
+    return next(str(entry["step"]) for entry in row.ladder if entry["chosen"])
 
 
 def _models(run: Path | None) -> tuple[Any, Any, Path]:
@@ -177,25 +196,9 @@ def _files(name: str, model: Any, folder: Path, threads: int) -> dict[str, Conte
 
     found = {f"{name}, ONNX float32": opened(full), f"{name}, {PLAIN}": opened(guide)}
     if importlib.util.find_spec("openvino"):
-        kind, each = _openvino(model, plain, threads)
-        found[f"{name}, OpenVINO {kind}"] = each
+        call = open_openvino(plain, threads, precision="auto")
+        found[f"{name}, OpenVINO"] = Contender(call, model, plain.stat().st_size / 1e6)
     return found | {f"{name}, {OURS}": opened(small, f"{name}, {PLAIN}")}
-
-
-def _openvino(model: Any, path: Path, threads: int) -> tuple[str, Contender]:
-    """Compile the plain export with OpenVINO, which chooses its own precision."""
-    import openvino  # type: ignore[import-not-found, unused-ignore]
-
-    settings = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
-    compiled = openvino.compile_model(path, "CPU", settings)
-    kind = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
-    request = compiled.create_infer_request()
-
-    def call(batch: Mapping[str, Any]) -> np.ndarray:
-        answer: np.ndarray = request.infer(dict(batch))[0]
-        return answer
-
-    return kind, Contender(call, model, path.stat().st_size / 1e6)
 
 
 def _flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> set[str]:
@@ -305,6 +308,17 @@ def _print_answers(contenders: Mapping[str, Contender], teacher: str) -> None:
         print(
             f"{name:<36}{each.megabytes:>10.1f}{smaller:>24.1f}{apart:>12.4f}{np.ptp(exact):>12.2f}"
         )
+
+
+def _print_ledger(run: Path) -> None:
+    """Print what the run has measured of its student's files."""
+    ledger = Ledger(run / "ledger.json")
+    print(f"\n{'':<36}{'valid. %':>10}{'test %':>10}{'labels of the row before %':>30}")
+    for name in ("merged", "student", "student-onnx", "student-int8"):
+        row = ledger[name]
+        cells = (row.validation["accuracy"], row.metrics["accuracy"], row.agreement["labels"])
+        valid, test, labels = (f"{100 * cell:.2f}" for cell in cells)
+        print(f"{name:<36}{valid:>10}{test:>10}{labels:>30}")
 
 
 if __name__ == "__main__":
