@@ -143,16 +143,42 @@ def no_session(manifest: dict[str, Any]) -> None:
     manifest["session"] = None
 
 
-@pytest.mark.parametrize("change", [setting, unknown_sum, no_labels, no_session, outside])
+def word(manifest: dict[str, Any]) -> None:
+    manifest["thresholds"] = {"person": "high"}
+
+
+def above_one(manifest: dict[str, Any]) -> None:
+    manifest["thresholds"] = {"person": 1.5}
+
+
+def stranger(manifest: dict[str, Any]) -> None:
+    manifest["thresholds"] = {"nobody": 0.5}
+
+
+def one_at_a_time(bundle: Path) -> None:
+    """Let the model take one text in a batch, as an export without a free axis would."""
+    model = onnx.load(bundle / edge.MODEL_FILE)
+    for each in (*model.graph.input, *model.graph.output):
+        each.type.tensor_type.shape.dim[0].dim_value = 1
+    (bundle / edge.MODEL_FILE).write_bytes(model.SerializeToString())
+
+
+FILES = (outside, one_at_a_time)
+FIELDS = (setting, unknown_sum, no_labels, no_session, word, above_one, stranger)
+
+
+@pytest.mark.parametrize("change", [*FILES, *FIELDS])
 def test_a_bundle_with_right_sums_and_wrong_contents_is_refused(
     server: Address, bundle: Path, change: Callable[[Any], None]
 ) -> None:
     manifest = edge.read_manifest(bundle)
-    change(bundle if change is outside else manifest)
+    change(bundle if change in FILES else manifest)
     write_manifest(bundle, manifest)
-    reply = server.ask(PUSH, packed(bundle), **AUTHORIZED)
-    assert reply.status == 422, reply.content
+    for name in ("new", "tiny"):
+        reply = server.ask(f"/v2/repository/models/{name}/push", packed(bundle), **AUTHORIZED)
+        assert reply.status == 422, reply.content
     assert server.ask("/v2/models/new/ready").status == 404
+    assert server.ask("/predict", {"text": "Who?"}).content["version"] == "1"
 
 
 @pytest.mark.parametrize("name", ["..", ".hidden", "a%2fb", "%2e%2e", "a" * 65, "a%00b", "a%20b"])

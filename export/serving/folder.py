@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +125,18 @@ def check_manifest(manifest: Mapping[str, Any]) -> None:
         raise edge.BundleError(f"bundle.json names the file {wrong[0][:64]!r}; a bundle is flat.")
     if wrong := sorted(filter(_FORBIDDEN_ENTRY.search, manifest["session"]["config"])):
         raise edge.BundleError(f"bundle.json sets {wrong[0][:64]!r}, which opens other files.")
+    _check_thresholds(manifest.get("thresholds", {}), labels)
+
+
+def _check_thresholds(thresholds: Any, labels: Sequence[str]) -> None:
+    if not isinstance(thresholds, dict) or not thresholds.keys() <= set(labels):
+        raise edge.BundleError("bundle.json has thresholds that are not of its labels.")
+    for label, least in thresholds.items():
+        # True is a number to Python, and NaN is in no range.
+        if type(least) not in (int, float) or not 0 <= least <= 1:
+            raise edge.BundleError(
+                f"bundle.json has a threshold of {label[:64]!r} that is no number from 0 to 1."
+            )
 
 
 def valid(pattern: re.Pattern[str], text: str) -> str:

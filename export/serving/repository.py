@@ -12,10 +12,11 @@ from pathlib import Path
 from export import edge
 from export.errors import SignatureError
 from export.serving.batching import Batcher
-from export.serving.folder import NAME, ModelFolder, check_manifest, move, valid
+from export.serving.folder import NAME, ModelFolder, move, valid
 from export.serving.limits import Limits, RefusedError
+from export.serving.loading import open_bundle
 from export.serving.metrics import Metrics
-from export.signature import check_public_key, verify
+from export.signature import check_public_key
 
 _log = logging.getLogger("potstill.repository")
 
@@ -240,25 +241,7 @@ class Repository:
         return model
 
     def _open(self, place: Path) -> edge.Model:
-        """Read a bundle, check its signature, every byte of it and every recorded answer.
-
-        Raises:
-            BundleError: It is not sound.
-            SignatureError: It is not signed, or not what was signed.
-        """
-        if self._public_key:
-            verify(place, self._public_key)
-        try:
-            check_manifest(edge.read_manifest(place))
-            model = edge.Model(place, self._workers.threads)
-            failed = [each.message for each in model.check_golden() if not each.passed]
-        except edge.BundleError:
-            raise
-        except Exception as error:  # its fields may be of any type, with a right sum over them
-            raise edge.BundleError(f"bundle.json is malformed: {error!r}"[:300]) from error
-        if failed:
-            raise edge.BundleError(f"The self-test failed. {failed[0]}")
-        return model
+        return open_bundle(place, self._workers.threads, self._public_key)
 
     def _serve(self, name: str, version: str, model: edge.Model) -> Served:
         observer = self._metrics.of_model(name, version) if self._metrics else None

@@ -1,0 +1,59 @@
+"""A bundle becomes a model that may answer: everything of it is checked first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from export import edge
+from export.serving.folder import check_manifest
+from export.signature import verify
+
+
+def open_bundle(place: Path, threads: int | None, public_key: Path | None) -> edge.Model:
+    """Read a bundle, check its signature, every byte of it and every recorded answer.
+
+    Args:
+        place: The bundle.
+        threads: Within one batch; None for what the bundle says.
+        public_key: If given, the file with the key that it has to be signed with.
+
+    Raises:
+        BundleError: It is not sound.
+        SignatureError: It is not signed, or not what was signed.
+    """
+    if public_key:
+        verify(place, public_key)
+    try:
+        check_manifest(edge.read_manifest(place))
+        model = edge.Model(place, threads)
+        failed = [each.message for each in model.check_golden() if not each.passed]
+    except edge.BundleError:
+        raise
+    except Exception as error:  # its fields may be of any type, with a right sum over them
+        raise edge.BundleError(f"bundle.json is malformed: {error!r}"[:300]) from error
+    if failed:
+        raise edge.BundleError(f"The self-test failed. {failed[0]}")
+    _check_together(model)
+    return model
+
+
+def _check_together(model: edge.Model) -> None:
+    """Answer the recorded texts in one batch and with the thresholds, as requests will be.
+
+    Raises:
+        BundleError: That fails, or a text gets another label than was recorded.
+    """
+    golden = model.manifest["golden"]
+    try:
+        found = model.predict(golden["texts"])
+    except Exception as error:  # onnxruntime raises many kinds
+        raise edge.BundleError(
+            f"The self-test failed. The model does not answer several texts at once: {error}"[:600]
+        ) from error
+    for text, label, (_, shares) in zip(golden["texts"], golden["labels"], found, strict=True):
+        best = max(shares, key=lambda each: shares[each])
+        if best != label:
+            raise edge.BundleError(
+                f"The self-test failed. Golden text {text[:40]!r} is {best} in a batch with others "
+                f"(was {label})."
+            )
