@@ -91,7 +91,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         kind, digest = (manifest["format"], manifest["problem_type"]), str(manifest["sha256"])
     except OSError as error:
         raise BundleError(f"{path} cannot be read: {error.strerror}. {REPAIR}") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise BundleError(f"{path} is no bundle.json, or damaged: {error!r}. {REPAIR}") from error
     if kind != KIND:
         raise BundleError(

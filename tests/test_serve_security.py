@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
 import socket
 import tarfile
@@ -20,6 +21,7 @@ from tiny_server import AUTHORIZED, TOKEN, Address, running
 from export import edge, push, serve, signature
 from export.bundle import write_manifest
 from export.errors import ExportError
+from export.serving.repository import Repository
 
 PUSH = "/v2/repository/models/new/push"
 QUICK = ("--header-seconds", "0.5", "--body-seconds", "0.5", "--upload-seconds", "0.5")
@@ -107,6 +109,41 @@ def test_an_archive_with_anything_but_a_bundle_is_refused(
     reply = server.ask(PUSH, make(bundle), **AUTHORIZED)
     assert reply.status == 400
     assert message in reply.content["error"]
+
+
+def listed(bundle: Path) -> None:
+    """Give a list where bundle.json has its files, under a seal that fits."""
+    manifest = edge.read_manifest(bundle)
+    raw = json.dumps(manifest | {"files": [1, 2], "sha256": "0" * 64}).encode()
+    sealed = raw.replace(b"0" * 64, edge.seal(raw, "0" * 64).encode(), 1)
+    (bundle / edge.MANIFEST_FILE).write_bytes(sealed)
+
+
+def nested(bundle: Path) -> None:
+    (bundle / edge.MANIFEST_FILE).write_text("[" * 90_000)
+
+
+@pytest.mark.parametrize("change", [listed, nested])
+def test_a_manifest_that_is_none_is_refused_before_it_is_loaded(
+    server: Address, bundle: Path, change: Callable[[Path], None]
+) -> None:
+    change(bundle)
+    reply = server.ask(PUSH, packed(bundle), **AUTHORIZED)
+    assert (reply.status, "not a bundle" in reply.content["error"]) == (400, True)
+
+
+def test_an_error_that_nobody_expected_is_told_in_json_without_a_trace(
+    server: Address, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise ZeroDivisionError("secret")
+
+    monkeypatch.setattr(Repository, "find", fail)
+    for path, body in (("/v2/models/tiny", None), ("/predict", {"text": "Who?"})):
+        reply = server.ask(path, body)
+        assert (reply.status, list(reply.content)) == (500, ["error"])
+        assert "secret" not in reply.content["error"]
+    monkeypatch.undo()
 
 
 def test_a_header_that_claims_much_is_not_read(server: Address) -> None:

@@ -19,7 +19,7 @@ from export.serving import openapi, page, protocol, schemas
 from export.serving.folder import NAME, VERSION, valid
 from export.serving.limits import Limits, RefusedError
 from export.serving.metrics import Metrics
-from export.serving.observing import Observed, note, refused
+from export.serving.observing import Observed, failed, note, refused
 from export.serving.repository import Repository, Served
 from export.serving.upload import MEDIA_TYPE, Uploads, too_large
 
@@ -138,6 +138,7 @@ def make_app(server: Server) -> Observed:
     app.include_router(_people(server))
     app.add_exception_handler(RefusedError, _refused)
     app.add_exception_handler(HTTPException, _not_found)
+    app.add_exception_handler(Exception, _failed)  # it goes on to Observed, which logs it
     openapi.describe(app)
     return Observed(app, inference.routes, server.metrics)
 
@@ -303,6 +304,10 @@ def _declared(request: Request) -> int:
 async def _refused(_: Request, error: Exception) -> Response:
     assert isinstance(error, RefusedError)
     return refused(error)
+
+
+async def _failed(_: Request, error: Exception) -> Response:
+    return failed()
 
 
 async def _not_found(_: Request, error: Exception) -> Response:

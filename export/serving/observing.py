@@ -68,8 +68,7 @@ class Observed:
         except Exception:
             _log.exception("failed")
             if not status:
-                message = {"error": "The server failed; its log says where."}
-                await JSONResponse(message, 500)(scope, receive, watched)
+                await failed()(scope, receive, watched)
         finally:
             self._tell(scope, status, time.perf_counter() - start)
 
@@ -87,3 +86,8 @@ class Observed:
 def refused(error: RefusedError) -> JSONResponse:
     """Return what the client gets."""
     return JSONResponse({"error": error.message}, error.status, error.headers)
+
+
+def failed() -> JSONResponse:
+    """Return what the client gets after an error that nobody expected."""
+    return JSONResponse({"error": "The server failed; its log says where."}, 500)

@@ -136,7 +136,10 @@ def unpack(archive: Path, bundle: Path, limit: int) -> None:
 
 def _check_names(bundle: Path) -> None:
     try:
-        known = {edge.MANIFEST_FILE, *edge.read_manifest(bundle)["files"]}
+        files = edge.read_manifest(bundle)["files"]
+        if not isinstance(files, dict):
+            raise TypeError("its files are no object")
+        known = {edge.MANIFEST_FILE, *files}
         known |= {SIGNATURE_FILE} & {path.name for path in bundle.iterdir()}
     except (edge.BundleError, KeyError, TypeError) as error:
         message = str(error).replace(str(bundle), "the archive")
