@@ -117,7 +117,7 @@ def test_versions_switch_under_load_without_a_failure(models: Path, packed: Path
             assert server.change("other/load").status == 404
         assert said(server) == ("5", right["5"])
     assert set(counted) >= {"1", "5"}
-    assert sorted(path.name for path in (models / "tiny").iterdir()) == list("12345")
+    assert sorted(path.name for path in (models / "tiny").iterdir()) == [".current", *"12345"]
 
 
 def copy(bundle: Path, target: Path) -> Path:
@@ -175,6 +175,38 @@ def test_a_bundle_that_was_changed_while_it_answered_is_not_loaded_again(models:
         assert server.ask("/v2/health/ready").status == 503
         assert server.ask("/v2/health/live").status == 200
         assert server.change("tiny/unload").status == 404
+
+
+def test_a_rollback_and_an_unload_outlive_a_restart(models: Path, packed: Path) -> None:
+    with running(models) as server:
+        upload(server, packed / "1")
+        upload(server, packed / "2")
+        assert server.change("tiny/versions/2/load").status == 200
+    with running(models) as server:
+        assert said(server) == ("2", LABELS[0])
+        assert states(server)["tiny/3"] == "UNAVAILABLE"
+    damaged(models / "tiny" / "2")
+    with running(models) as server:
+        assert said(server)[0] == "3"  # the newest that is sound
+        assert server.change("tiny/unload").status == 200
+    with running(models) as server:
+        assert set(states(server).values()) == {"UNAVAILABLE"}
+        assert server.ask("/v2/models/tiny/ready").status == 404
+        assert upload(server, packed / "0")[1]["version"] == "4"
+    with running(models) as server:
+        assert said(server)[0] == "4"
+    (models / "tiny" / ".current").write_text("../../secret")
+    with running(models) as server:
+        assert said(server)[0] == "4"
+
+
+def test_a_folder_that_is_a_bundle_stays_as_it_was_packed(packed: Path, tmp_path: Path) -> None:
+    flat = copy(packed / "0", tmp_path / "models" / "tiny")
+    before = sorted(flat.iterdir())
+    with running(tmp_path / "models") as server:
+        assert server.change("tiny/unload").status == 200
+        assert server.change("tiny/load").status == 200
+    assert sorted(flat.iterdir()) == before
 
 
 def test_so_many_versions_stay_as_were_asked_for(models: Path, packed: Path) -> None:

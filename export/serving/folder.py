@@ -16,12 +16,15 @@ from typing import Any
 from export import edge
 from export.console import unusable
 from export.errors import ExportError
+from export.parts import write_whole
 from export.serving.limits import RefusedError
 
 NAME = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 VERSION = re.compile("[1-9][0-9]{0,8}")
 #: Where uploads are put together: no name of a model begins with a dot.
 INCOMING = ".incoming"
+#: In a model's folder: the version that answers by default, or `NONE`.
+CURRENT, NONE = ".current", "none"
 #: Entries of a bundle's session that name files or load providers' own: nothing that is pushed may.
 _FORBIDDEN_ENTRY = re.compile(r"file|path|folder|^ep\.")
 
@@ -55,6 +58,29 @@ class ModelFolder:
                         home.name,
                         [each.name for each in home.iterdir() if VERSION.fullmatch(each.name)],
                     )
+
+    def current(self, name: str) -> str | None:
+        """Return the version that answered when the server stopped; `NONE` if it was unloaded.
+
+        None if nothing usable says so.
+        """
+        try:
+            noted = (self._home(name) / CURRENT).read_text("ascii").strip()
+        except (OSError, ValueError):
+            return None
+        return noted if noted == NONE or VERSION.fullmatch(noted) else None
+
+    def remember(self, name: str, version: str | None) -> None:
+        """Note which version answers, None if none does, for the next start.
+
+        A folder that is a bundle itself has nothing to choose from and stays as it was packed.
+
+        Raises:
+            OSError: The folder cannot be written.
+        """
+        if self.root is None or (self._home(name) / edge.MANIFEST_FILE).exists():
+            return
+        write_whole(self._home(name) / CURRENT, f"{version or NONE}\n".encode())
 
     def _home(self, name: str) -> Path:
         if self.root is None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from export import edge
 from export.errors import SignatureError
 from export.serving.batching import Batcher
-from export.serving.folder import NAME, ModelFolder, move, valid
+from export.serving.folder import NAME, NONE, ModelFolder, move, valid
 from export.serving.limits import Limits, RefusedError
 from export.serving.loading import open_bundle
 from export.serving.metrics import Metrics
@@ -79,7 +79,7 @@ class Repository:
         self._metrics, self._public_key = metrics, public_key
         self._serving: dict[str, dict[str, Served]] = {}  # the current version comes last
         self._failed: dict[tuple[str, str], str] = {}
-        self._changing = asyncio.Lock()
+        self._changing, self._noting = asyncio.Lock(), asyncio.Lock()
         self._leaving: set[asyncio.Task[None]] = set()
 
     # --- Looking up -------------------------------------------------------------------------
@@ -140,7 +140,8 @@ class Repository:
     def start(self, bundle: Path | None = None, name: str | None = None) -> None:
         """Load what there is, before anything is served.
 
-        Of each model in the folder the newest version that is sound; others are logged and passed.
+        Of each model in the folder the version that answered last, if it is still sound, or else
+        the newest that is; others are logged and passed. What was unloaded stays so.
 
         Args:
             bundle: The only one, if there is no folder.
@@ -158,21 +159,34 @@ class Repository:
             self._switch(self._serve(valid(NAME, name), "1", self._open(bundle)))
         else:
             self.folder.clean()
-            for name, version in sorted(
-                self.folder.entries(), key=lambda entry: (entry[0], -int(entry[1]))
-            ):
-                if name not in self._serving:
-                    self._try_at_start(name, version)
+            versions: dict[str, list[str]] = {}
+            for name, version in self.folder.entries():
+                versions.setdefault(name, []).append(version)
+            for name, found in versions.items():
+                self._start_model(name, sorted(found, key=int, reverse=True))
 
-    def _try_at_start(self, name: str, version: str) -> None:
+    def _start_model(self, name: str, versions: list[str]) -> None:
+        """Let the first that is sound answer: the current one, then the newest."""
+        current = self.folder.current(name)
+        if current == NONE:
+            return
+        if current:
+            versions = [current, *(each for each in versions if each != current)]
+        sound = next((each for each in versions if self._try_at_start(name, each)), None)
+        if current and sound != current:
+            fields = {"model": name, "current": current, "version": sound or NONE}
+            _log.error("current version is gone or refused", extra={"fields": fields})
+
+    def _try_at_start(self, name: str, version: str) -> bool:
         try:
             opened = self._open(self.folder.place(name, version))
         except (edge.BundleError, RefusedError, SignatureError) as error:
             self._failed[name, version] = str(error)
             fields = {"model": name, "version": version, "reason": str(error)}
             _log.error("version refused", extra={"fields": fields})
-        else:
-            self._switch(self._serve(name, version, opened))
+            return False
+        self._switch(self._serve(name, version, opened))
+        return True
 
     async def load(self, name: str, version: str | None = None) -> Served:
         """Load a version from the folder, test it, and let it answer by default.
@@ -187,7 +201,9 @@ class Repository:
         async with self._changing:
             number, place = await asyncio.to_thread(self.folder.find, name, version)
             model = await self._tested(name, number, place)
-            return self._switch(self._serve(name, number, model))
+            served = self._switch(self._serve(name, number, model))
+            await self._remember(name)
+            return served
 
     async def add(self, staged: Path, name: str, version: str | None = None) -> Served:
         """Test a bundle that was uploaded, move it into the folder and let it answer by default.
@@ -206,7 +222,9 @@ class Repository:
             model = await self._tested(name, number, staged)
             await asyncio.to_thread(move, staged, place)
             model.folder = place
-            return self._switch(self._serve(name, number, model))
+            served = self._switch(self._serve(name, number, model))
+            await self._remember(name)
+            return served
 
     async def unload(self, name: str, version: str | None = None) -> None:
         """Let a model, or one version of it, answer no more; what it has taken it still answers.
@@ -223,6 +241,17 @@ class Repository:
             if not left:
                 del self._serving[name]
             self._retire(gone)
+            await self._remember(name)
+
+    async def _remember(self, name: str) -> None:
+        """Note for the next start which version answers; a folder for reading only is no error."""
+        async with self._noting:  # the last to write has looked last
+            version = next(reversed(self._serving.get(name, {})), None)
+            try:
+                await asyncio.to_thread(self.folder.remember, name, version)
+            except OSError as error:
+                fields = {"model": name, "version": version or NONE, "reason": str(error)}
+                _log.warning("the next start will not know", extra={"fields": fields})
 
     async def close(self) -> None:
         """Answer what was taken, and stop."""
