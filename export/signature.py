@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING
 
 from export import edge
 from export.bundle import SIGNATURE_FILE
+from export.console import unusable
 from export.errors import ExportError, SignatureError
 from export.parts import write_whole
 
@@ -81,10 +82,17 @@ def verify(folder: Path, public_key: Path) -> None:
 
     Raises:
         SignatureError: There is no signature, it is another key's, or a file has been changed,
-            added or removed since.
+            added or removed since, or cannot be read.
         ExportError: The key cannot be used.
     """
     key = _public_key(public_key)
+    try:
+        _verify(folder, key, public_key)
+    except OSError as error:
+        raise SignatureError(unusable(error)) from error
+
+
+def _verify(folder: Path, key: Ed25519PublicKey, public_key: Path) -> None:
     name, signature = _read(folder / SIGNATURE_FILE)
     if name != _name(key):
         raise SignatureError(

@@ -365,6 +365,28 @@ def test_with_a_public_key_only_signed_bundles_answer(tmp_path: Path) -> None:
         assert server.ask("/v2/models/new/ready").status == 200
 
 
+def test_a_broken_folder_stops_neither_the_start_nor_a_load(tmp_path: Path) -> None:
+    public_key = signature.new_keys(tmp_path / "key.pem")
+    models = tmp_path / "models"
+    make_bundle(models / "tiny" / "1")
+    signature.sign(models / "tiny" / "1", tmp_path / "key.pem")
+    shutil.copytree(models / "tiny" / "1", models / "tiny" / "2")
+    shutil.copytree(models / "tiny" / "1", models / "tiny" / "3")
+    for version, name in (("2", "bundle.json"), ("3", "bundle.sig")):
+        broken = models / "tiny" / version / name
+        broken.unlink(missing_ok=True)
+        broken.mkdir(exist_ok=True)
+    with running(models, "--public-key", str(public_key)) as server:
+        assert server.ask("/predict", {"text": "Who?"}).content["version"] == "1"
+        for version in ("2", "3"):
+            reply = server.change(f"tiny/versions/{version}/load")
+            assert reply.status == 422
+            assert str(tmp_path) not in reply.content["error"]
+        public_key.unlink()
+        assert server.change("tiny/versions/1/load").status == 422
+        assert server.ask("/predict", {"text": "Who?"}).content["version"] == "1"
+
+
 def test_a_public_key_that_is_none_is_told_before_anything_is_served(tmp_path: Path) -> None:
     make_bundle(tmp_path / "models" / "tiny" / "1")
     (tmp_path / "key").write_text("no key")

@@ -191,6 +191,13 @@ def models_folder(folder: Path) -> Path:
 
 
 def move(staged: Path, place: Path) -> None:
-    """Move a bundle to where it is to lie, all of it at once."""
-    place.parent.mkdir(exist_ok=True)
-    staged.rename(place)
+    """Move a bundle to where it is to lie, all of it at once.
+
+    Raises:
+        RefusedError: The disk is full, or the folder cannot be written (507).
+    """
+    try:
+        place.parent.mkdir(exist_ok=True)
+        staged.rename(place)
+    except OSError as error:
+        raise RefusedError(507, f"The bundle cannot be kept: {error.strerror}.") from error

@@ -5,8 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from export import edge
+from export.errors import ExportError
 from export.serving.folder import check_manifest
+from export.serving.limits import RefusedError
 from export.signature import verify
+
+#: How a folder may turn out to be unusable; one that is broken stops no server.
+BROKEN = (edge.BundleError, RefusedError, ExportError, OSError)
 
 
 def open_bundle(place: Path, threads: int | None, public_key: Path | None) -> edge.Model:

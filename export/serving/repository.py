@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from export import edge
-from export.errors import SignatureError
 from export.serving.batching import Batcher
 from export.serving.folder import NAME, NONE, ModelFolder, move, valid
 from export.serving.limits import Limits, RefusedError
-from export.serving.loading import open_bundle
+from export.serving.loading import BROKEN, open_bundle
 from export.serving.metrics import Metrics
 from export.signature import check_public_key
 
@@ -180,7 +179,7 @@ class Repository:
     def _try_at_start(self, name: str, version: str) -> bool:
         try:
             opened = self._open(self.folder.place(name, version))
-        except (edge.BundleError, RefusedError, SignatureError) as error:
+        except BROKEN as error:
             self._failed[name, version] = str(error)
             fields = {"model": name, "version": version, "reason": str(error)}
             _log.error("version refused", extra={"fields": fields})
@@ -262,7 +261,7 @@ class Repository:
     async def _tested(self, name: str, version: str, place: Path) -> edge.Model:
         try:
             model = await asyncio.to_thread(self._open, place)
-        except (edge.BundleError, RefusedError, SignatureError) as error:
+        except BROKEN as error:
             reason = str(error).replace(str(place), f"{name}/{version}")
             self._failed[name, version] = reason
             raise RefusedError(422, f"Refused: {reason}") from error

@@ -59,18 +59,22 @@ class Uploads:
         self._busy = True
         staging = self._folder / INCOMING
         try:
+            yield await self._unpacked(chunks, staging)
+        finally:
+            self._busy = False
+            await asyncio.to_thread(shutil.rmtree, staging, ignore_errors=True)
+
+    async def _unpacked(self, chunks: AsyncIterator[bytes], staging: Path) -> Path:
+        try:
             staging.mkdir(exist_ok=True)
             work = Path(tempfile.mkdtemp(dir=staging))
             archive, bundle = work / "archive", work / "bundle"
             await self._write(chunks, archive)
             await asyncio.to_thread(unpack, archive, bundle, self._limits.max_upload_bytes)
             archive.unlink()
-            yield bundle
         except OSError as error:
             raise RefusedError(507, f"The upload cannot be kept: {error.strerror}.") from error
-        finally:
-            self._busy = False
-            await asyncio.to_thread(shutil.rmtree, staging, ignore_errors=True)
+        return bundle
 
     async def _write(self, chunks: AsyncIterator[bytes], archive: Path) -> None:
         size, pending = 0, bytearray()
