@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -133,6 +134,7 @@ def test_a_push_that_fails_its_test_leaves_everything_as_it_was(
         assert status == 422
         assert "self-test failed" in content["error"]
         assert str(tmp_path) not in content["error"]
+        assert sys.executable not in content["error"]
         assert said(server) == ("1", LABELS[2])
         assert sorted(models.rglob("*")) == before
         assert states(server) == {"tiny/1": "READY", "tiny/2": "UNAVAILABLE"}

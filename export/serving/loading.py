@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from export import edge
+from export.console import unusable
 from export.errors import ExportError
 from export.serving.folder import check_manifest
 from export.serving.limits import RefusedError
@@ -40,6 +43,19 @@ def open_bundle(place: Path, threads: int | None, public_key: Path | None) -> ed
         raise edge.BundleError(f"The self-test failed. {failed[0]}")
     _check_together(model)
     return model
+
+
+def reason(error: Exception, hidden: Mapping[Path, str]) -> str:
+    """Say to a client what is wrong with a bundle, and nothing of where this server keeps it.
+
+    Args:
+        error: One of `BROKEN`.
+        hidden: Paths, and what to call them.
+    """
+    text = unusable(error) if isinstance(error, OSError) else str(error)
+    for path, instead in {**hidden, Path(sys.executable): "python"}.items():
+        text = text.replace(str(path), instead)
+    return text
 
 
 def _check_together(model: edge.Model) -> None:

@@ -13,7 +13,7 @@ from export import edge
 from export.serving.batching import Batcher
 from export.serving.folder import NAME, NONE, ModelFolder, move, valid
 from export.serving.limits import Limits, RefusedError
-from export.serving.loading import BROKEN, open_bundle
+from export.serving.loading import BROKEN, open_bundle, reason
 from export.serving.metrics import Metrics
 from export.signature import check_public_key
 
@@ -177,12 +177,12 @@ class Repository:
             _log.error("current version is gone or refused", extra={"fields": fields})
 
     def _try_at_start(self, name: str, version: str) -> bool:
+        place = None
         try:
-            opened = self._open(self.folder.place(name, version))
+            place = self.folder.place(name, version)
+            opened = self._open(place)
         except BROKEN as error:
-            self._failed[name, version] = str(error)
-            fields = {"model": name, "version": version, "reason": str(error)}
-            _log.error("version refused", extra={"fields": fields})
+            self._refuse(name, version, place, error)
             return False
         self._switch(self._serve(name, version, opened))
         return True
@@ -262,11 +262,21 @@ class Repository:
         try:
             model = await asyncio.to_thread(self._open, place)
         except BROKEN as error:
-            reason = str(error).replace(str(place), f"{name}/{version}")
-            self._failed[name, version] = reason
-            raise RefusedError(422, f"Refused: {reason}") from error
+            told = self._refuse(name, version, place, error)
+            raise RefusedError(422, f"Refused: {told}") from error
         self._failed.pop((name, version), None)
         return model
+
+    def _refuse(self, name: str, version: str, place: Path | None, error: Exception) -> str:
+        """Note why a version does not answer: in full in the log, and what clients may know."""
+        fields = {"model": name, "version": version, "reason": str(error)}
+        _log.error("version refused", extra={"fields": fields})
+        hidden = {self._public_key: self._public_key.name} if self._public_key else {}
+        if place:  # a model may name files outside of it, which onnxruntime then names in full
+            above = dict.fromkeys([each for each in place.parents if each.name], "…")
+            hidden |= {place: f"{name}/{version}"} | above
+        told = self._failed[name, version] = reason(error, hidden)
+        return told
 
     def _open(self, place: Path) -> edge.Model:
         return open_bundle(place, self._workers.threads, self._public_key)
