@@ -19,6 +19,7 @@ from tiny_server import AUTHORIZED, TOKEN, Address, running
 
 from export import edge, push
 from export.bundle import write_manifest
+from export.serving import repository
 
 
 @pytest.fixture(scope="module")
@@ -177,6 +178,31 @@ def test_a_bundle_that_was_changed_while_it_answered_is_not_loaded_again(models:
         assert server.ask("/v2/health/ready").status == 503
         assert server.ask("/v2/health/live").status == 200
         assert server.change("tiny/unload").status == 404
+
+
+def test_a_test_that_takes_too_long_holds_up_nobody(
+    models: Path, packed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, end = threading.Event(), threading.Event()
+
+    def slow(*_: Any) -> Any:
+        begun.set()
+        end.wait(20)
+        raise edge.BundleError("late")
+
+    with running(models, "--load-seconds", "1") as server:
+        with monkeypatch.context() as patch:
+            patch.setattr(repository, "open_bundle", slow)
+            found: list[int] = []
+            push_ = threading.Thread(target=lambda: found.append(upload(server, packed / "1")[0]))
+            push_.start()
+            begun.wait(20)
+            assert server.change("tiny/unload").status == 200
+            assert not found  # nobody waited for the test
+            push_.join()
+        assert found == [422]
+        assert upload(server, packed / "1")[1]["version"] == "2"
+        end.set()
 
 
 def test_a_rollback_and_an_unload_outlive_a_restart(models: Path, packed: Path) -> None:

@@ -21,7 +21,9 @@ from tiny_server import AUTHORIZED, TOKEN, Address, running
 from export import edge, push, serve, signature
 from export.bundle import write_manifest
 from export.errors import ExportError
+from export.serving.limits import RefusedError
 from export.serving.repository import Repository
+from export.serving.upload import unpack
 
 PUSH = "/v2/repository/models/new/push"
 QUICK = ("--header-seconds", "0.5", "--body-seconds", "0.5", "--upload-seconds", "0.5")
@@ -120,7 +122,7 @@ def listed(bundle: Path) -> None:
 
 
 def nested(bundle: Path) -> None:
-    (bundle / edge.MANIFEST_FILE).write_text("[" * 90_000)
+    (bundle / edge.MANIFEST_FILE).write_text("[" * 60_000)
 
 
 @pytest.mark.parametrize("change", [listed, nested])
@@ -130,6 +132,14 @@ def test_a_manifest_that_is_none_is_refused_before_it_is_loaded(
     change(bundle)
     reply = server.ask(PUSH, packed(bundle), **AUTHORIZED)
     assert (reply.status, "not a bundle" in reply.content["error"]) == (400, True)
+
+
+def test_a_manifest_that_is_huge_is_not_read(bundle: Path, tmp_path: Path) -> None:
+    with (bundle / edge.MANIFEST_FILE).open("ab") as file:
+        file.truncate(17 << 20)
+    (tmp_path / "archive").write_bytes(packed(bundle))
+    with pytest.raises(RefusedError, match=r"bundle\.json has more than"):
+        unpack(tmp_path / "archive", tmp_path / "unpacked", 1 << 30)
 
 
 def test_an_error_that_nobody_expected_is_told_in_json_without_a_trace(
@@ -172,6 +182,11 @@ def unknown_sum(manifest: dict[str, Any]) -> None:
     manifest["golden"] |= {"texts": [], "labels": [], "logits": []}
 
 
+def many_sums(manifest: dict[str, Any]) -> None:
+    golden = manifest["golden"]
+    golden |= {name: golden[name] * 99 for name in ("texts", "labels", "logits")}
+
+
 def no_labels(manifest: dict[str, Any]) -> None:
     manifest["labels"] = [1, 2, 3]
 
@@ -201,7 +216,7 @@ def one_at_a_time(bundle: Path) -> None:
 
 
 FILES = (outside, one_at_a_time)
-FIELDS = (setting, unknown_sum, no_labels, no_session, word, above_one, stranger)
+FIELDS = (setting, unknown_sum, many_sums, no_labels, no_session, word, above_one, stranger)
 
 
 @pytest.mark.parametrize("change", [*FILES, *FIELDS])

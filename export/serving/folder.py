@@ -27,6 +27,8 @@ INCOMING = ".incoming"
 CURRENT, NONE = ".current", "none"
 #: Entries of a bundle's session that name files or load providers' own: nothing that is pushed may.
 _FORBIDDEN_ENTRY = re.compile(r"file|path|folder|^ep\.")
+#: All go through the model at once; a bundle has a few of each label.
+_GOLDEN_TEXTS = 256
 
 
 class ModelFolder:
@@ -143,8 +145,10 @@ def check_manifest(manifest: Mapping[str, Any]) -> None:
     labels, files = manifest["labels"], manifest["files"]
     if not all(isinstance(label, str) for label in labels) or len(set(labels)) < len(labels):
         raise edge.BundleError("bundle.json has labels that are no names, or the same twice.")
-    if not manifest["golden"]["texts"]:
-        raise edge.BundleError("bundle.json has no recorded answer to test it with.")
+    if not 1 <= len(manifest["golden"]["texts"]) <= _GOLDEN_TEXTS:
+        raise edge.BundleError(
+            f"bundle.json has to have 1 to {_GOLDEN_TEXTS} recorded answers to test it with."
+        )
     if missing := {edge.MODEL_FILE, edge.TOKENIZER_FILE} - files.keys():
         raise edge.BundleError(f"bundle.json has no sum of {', '.join(sorted(missing))}.")
     if wrong := sorted(name for name in files if not NAME.fullmatch(name)):

@@ -45,6 +45,7 @@ class Limits:
     drain_seconds: float = _limit(30.0, "for open requests to end when the server is stopped")
     max_upload_bytes: int = _limit(1 << 30, "bytes of a pushed bundle; more get 413")
     upload_seconds: float = _limit(600.0, "for a pushed bundle to come; then 408")
+    load_seconds: float = _limit(60.0, "for a bundle to be read and tested; then 422")
 
     def __post_init__(self) -> None:
         for each in fields(self):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from export import edge
+from export.errors import ExportError
 from export.serving.batching import Batcher
 from export.serving.folder import NAME, NONE, ModelFolder, move, valid
 from export.serving.limits import Limits, RefusedError
@@ -231,16 +232,15 @@ class Repository:
         Raises:
             RefusedError: It does not answer (404).
         """
-        async with self._changing:
-            self.find(name, version)
-            versions = self._serving[name]
-            gone = [versions[version]] if version else list(versions.values())
-            left = {number: each for number, each in versions.items() if each not in gone}
-            self._serving[name] = left
-            if not left:
-                del self._serving[name]
-            self._retire(gone)
-            await self._remember(name)
+        self.find(name, version)
+        versions = self._serving[name]
+        gone = [versions[version]] if version else list(versions.values())
+        left = {number: each for number, each in versions.items() if each not in gone}
+        self._serving[name] = left
+        if not left:
+            del self._serving[name]
+        self._retire(gone)
+        await self._remember(name)
 
     async def _remember(self, name: str) -> None:
         """Note for the next start which version answers; a folder for reading only is no error."""
@@ -259,8 +259,16 @@ class Repository:
         await asyncio.gather(*self._leaving)
 
     async def _tested(self, name: str, version: str, place: Path) -> edge.Model:
+        seconds = self._limits.load_seconds
         try:
-            model = await asyncio.to_thread(self._open, place)
+            async with asyncio.timeout(
+                seconds
+            ):  # its thread may go on; the next bundle need not wait
+                model = await asyncio.to_thread(self._open, place)
+        except TimeoutError as error:
+            slow = ExportError(f"Its test took more than {seconds:g} s, --load-seconds.")
+            told = self._refuse(name, version, place, slow)
+            raise RefusedError(422, f"Refused: {told}") from error
         except BROKEN as error:
             told = self._refuse(name, version, place, error)
             raise RefusedError(422, f"Refused: {told}") from error

@@ -24,6 +24,8 @@ MEDIA_TYPE = "application/x-tar"
 _CHUNK = 1 << 20
 #: More than any bundle has; each costs a file and a sum.
 _MEMBERS = 100
+#: bundle.json is read whole, and takes several times its size in memory.
+_MANIFEST_BYTES = 16 << 20
 
 
 class Uploads:
@@ -128,6 +130,8 @@ def unpack(archive: Path, bundle: Path, limit: int) -> None:
                     "taken, no folders, links or paths.",
                 )
             limit -= member.size
+            if member.name == edge.MANIFEST_FILE and member.size > _MANIFEST_BYTES:
+                raise RefusedError(400, f"bundle.json has more than {_MANIFEST_BYTES} bytes.")
             if count >= _MEMBERS or limit < 0:
                 raise RefusedError(400, "The archive has more or larger files than a bundle has.")
             source = tar.extractfile(member)
