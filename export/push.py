@@ -18,13 +18,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
-from urllib.parse import SplitResult, quote, urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from export import edge
 from export.bundle import SIGNATURE_FILE
 from export.console import DONE, Parser, bundle_folder, count, guarded
 from export.errors import ExportError
 from export.serve import TOKEN, read_token
+from export.serving.folder import chosen_name, model_name
 
 _EPILOG = f"""\
   python -m export.push runs/lora_cls/bundle http://localhost:8000 --token-file token
@@ -53,7 +54,7 @@ def push(
         bundle: What `export.check` would pass.
         url: Of the server.
         token: The server's.
-        name: Of the model there; None for the bundle's own.
+        name: Of the model there; None for what the bundle's own name makes.
         version: None for the one after the highest.
         certificates: File with those to trust; None for the system's.
         clear: Send the token through a network without encryption.
@@ -64,14 +65,15 @@ def push(
 
     Raises:
         BundleError: The bundle has changed since it was packed.
-        ExportError: The URL is wrong, or the server cannot be reached.
+        ExportError: The URL or the name is wrong, or the server cannot be reached.
     """
     where = _checked(url, clear)
     manifest = edge.read_manifest(bundle)
     for check in edge.check_files(bundle, manifest):
         if not check.passed:
             raise edge.BundleError(check.message)
-    path = f"{where.path.rstrip('/')}/v2/repository/models/{quote(name or manifest['name'])}"
+    name = model_name(manifest.get("name", "")) if name is None else chosen_name(name)
+    path = f"{where.path.rstrip('/')}/v2/repository/models/{name}"
     path += f"/versions/{version}/push" if version else "/push"
     with tempfile.TemporaryFile() as archive:
         signature = [SIGNATURE_FILE] if (bundle / SIGNATURE_FILE).exists() else []

@@ -131,7 +131,7 @@ def build(options: argparse.Namespace) -> uvicorn.Server:
         raise ExportError(f"--port {options.port} is no port: take one from 0 to 65535.")
     source = Path(options.source)
     single = source if (source / edge.MANIFEST_FILE).is_file() else None
-    if options.name and not single:
+    if options.name is not None and not single:
         raise ExportError("--name names the model of one BUNDLE; in MODELS_DIR its folder does.")
     try:
         from export.serving.app import Server, make_app

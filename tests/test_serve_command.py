@@ -104,6 +104,8 @@ def test_a_wrong_command_says_what_is_wrong(
         ([str(bundle), "--port", "99999"], "0 to 65535"),
         ([str(bundle), "--ssl-certfile", "x"], "go together"),
         ([folder, "--name", "x"], "--name"),
+        ([str(bundle), "--name", "My reviews"], "'My reviews' is no name of a model"),
+        ([str(bundle), "--name", ""], "is no name of a model"),
         ([str(bundle), "--token-file", folder + "/none"], "none cannot be read"),
     ):
         assert serve.main(arguments) == 3
@@ -136,11 +138,27 @@ def test_a_push_through_the_command(
         assert push.main([str(bundle), server.url]) == 0
         assert f"tiny version 1 answers on {server.url}" in capsys.readouterr().out
         assert server.ask("/predict", {"text": "Who?"}).content["version"] == "1"
+        assert push.main([str(bundle), server.url, "--name", "../x"]) == 3
+        assert "is no name of a model" in capsys.readouterr().err
         assert push.main([str(bundle), server.url, "--version", "1"]) == 3
         assert "(409)" in capsys.readouterr().err
         shutil.copyfile(bundle / "README.md", bundle / "edge.py")
         assert push.main([str(bundle), server.url]) == 1
         assert "has changed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("own", "served"),
+    [("问题分类", "model"), ("My reviews", "My-reviews"), (".größe", "gr-e"), ("a" * 99, "a" * 64)],
+)
+def test_a_bundle_of_any_name_is_served_and_pushed(own: str, served: str, tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "bundle", name=own)
+    models = tmp_path / "models"
+    models.mkdir()
+    with running(bundle) as server:
+        assert server.ask(f"/v2/models/{served}/ready").status == 200
+    with running(models) as server:
+        assert push.push(bundle, server.url, TOKEN)[1] == {"name": served, "version": "1"}
 
 
 def test_the_address_may_be_encrypted(bundle: Path, tmp_path: Path) -> None:

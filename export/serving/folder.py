@@ -181,6 +181,25 @@ def valid(pattern: re.Pattern[str], text: str) -> str:
     return text
 
 
+def model_name(named: object) -> str:
+    """Return the name that a server has for a bundle whose own name may be any text."""
+    return re.sub("[^A-Za-z0-9._-]+", "-", str(named)).strip("-._")[:64] or "model"
+
+
+def chosen_name(name: str) -> str:
+    """Return a model's name that somebody chose.
+
+    Raises:
+        ExportError: It is none.
+    """
+    if not NAME.fullmatch(name):
+        raise ExportError(
+            f"--name {name!r} is no name of a model: 1 to 64 letters, digits, '.', '_' and '-', "
+            "the first a letter or a digit."
+        )
+    return name
+
+
 def models_folder(folder: Path) -> Path:
     """Return the folder of models that a command names.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 from export import edge
 from export.errors import ExportError
 from export.serving.batching import Batcher
-from export.serving.folder import NAME, NONE, ModelFolder, move, valid
+from export.serving.folder import NONE, ModelFolder, chosen_name, model_name, move
 from export.serving.limits import Limits, RefusedError
 from export.serving.loading import BROKEN, open_bundle, reason
 from export.serving.metrics import Metrics
@@ -145,18 +144,19 @@ class Repository:
 
         Args:
             bundle: The only one, if there is no folder.
-            name: What it is to be called.
+            name: What it is to be called; None for what its own name makes.
 
         Raises:
             BundleError: The only bundle is refused.
             SignatureError: It is not signed, or not what was signed.
-            ExportError: The public key cannot be used.
+            ExportError: The public key cannot be used, or the name is none.
         """
         if self._public_key:
             check_public_key(self._public_key)
         if bundle:
-            name = name or re.sub("[^A-Za-z0-9._-]", "-", edge.read_manifest(bundle)["name"])[:64]
-            self._switch(self._serve(valid(NAME, name), "1", self._open(bundle)))
+            if name is None:
+                name = model_name(edge.read_manifest(bundle).get("name", ""))
+            self._switch(self._serve(chosen_name(name), "1", self._open(bundle)))
         else:
             self.folder.clean()
             versions: dict[str, list[str]] = {}
