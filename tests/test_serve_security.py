@@ -345,6 +345,32 @@ def test_an_upload_that_is_too_large_or_too_slow_ends(server: Address, declared:
     assert server.raw(head + slow) == 408
 
 
+@pytest.mark.parametrize("path", ["/predict", PUSH])
+def test_who_hangs_up_is_no_failure(
+    server: Address, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    route = path.replace("new", "{name}")
+    before = gone(server, route)  # other tests hang up too
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+        connection.sendall(
+            f"POST {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {TOKEN}\r\n"
+            "content-length: 50\r\n\r\n{".encode()
+        )
+        time.sleep(0.1)  # less than a body may take
+    until = time.monotonic() + 8
+    while gone(server, route) == before:
+        assert time.monotonic() < until
+    assert gone(server, route) == before + 1
+    assert not [each for each in caplog.records if each.levelname == "ERROR"]
+
+
+def gone(server: Address, route: str) -> float:
+    """Return how many clients of a route have hung up."""
+    series = f'potstill_requests_total{{route="{route}",status="499"}} '
+    lines = server.ask("/metrics").content.decode().splitlines()
+    return sum(float(each.removeprefix(series)) for each in lines if each.startswith(series))
+
+
 def test_who_sends_too_much_for_ever_is_cut_off(server: Address) -> None:
     chunk = b"10000\r\n" + b" " * 65536 + b"\r\n"
 

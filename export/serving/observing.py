@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from fastapi.routing import APIRoute
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute, Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -16,6 +16,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from export.serving.limits import RefusedError
 from export.serving.metrics import Metrics
 
+#: In log and metrics, of a client who hung up: nobody gets it. nginx has coined it.
+GONE = 499
 _NOTES = "potstill.notes"
 _log = logging.getLogger("potstill.request")
 
@@ -65,6 +67,8 @@ class Observed:
             await to(scope, receive, watched)
         except RefusedError as error:
             await refused(error)(scope, receive, watched)
+        except ClientDisconnect:  # nobody is there to answer, and nothing failed
+            status = GONE
         except Exception:
             _log.exception("failed")
             if not status:
