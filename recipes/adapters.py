@@ -181,7 +181,6 @@ def _entry(adapter: SavedAdapter) -> dict[str, Any]:
 
 
 def _answer(options: argparse.Namespace) -> None:
-    from recipes.proof import softmax
     from recipes.tasks import Split
 
     found = [saved_adapter(name) for name in options.adapters]
@@ -198,7 +197,7 @@ def _answer(options: argparse.Namespace) -> None:
             say(f"note: {name} learnt on {adapter.quantization}, here it is {work.quantization}")
     for name in shelf.names:
         shelf.use(name)
-        likely = softmax(_logits(work, shelf, Split(texts, [0] * len(texts))))
+        likely = work.problem.probabilities(_logits(work, shelf, Split(texts, [0] * len(texts))))
         for answer, row in zip(answers, likely, strict=True):
             best = int(row.argmax())
             answer[name] = {"label": shelf.labels[best], "probability": float(row[best])}

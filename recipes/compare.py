@@ -211,7 +211,7 @@ def _told(run: Run, faults: Mapping[Path, str]) -> str:
 
 
 def _scores(row: Row) -> str:
-    valid, test = row.validation["accuracy"], row.metrics["accuracy"]
+    valid, test = row.validation_score, row.score
     return f"{row.name} valid. {100 * valid:.2f}, test {100 * test:.2f}, {row.seconds:.1f} s"
 
 

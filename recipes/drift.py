@@ -78,7 +78,7 @@ def _drift(
     return Drift(
         into,
         held,
-        float((answers.argmax(1) == expected.argmax(1)).mean()),
+        float(work.problem.same(answers, expected).mean()),
         float(abs(answers - expected).max()),
-        work.task.metrics(answers, work.rows.validation.labels)["accuracy"],
+        work.problem.metrics(answers, work.rows.validation.labels)[work.problem.headline],
     )

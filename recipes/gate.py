@@ -117,7 +117,7 @@ def gate_checks(work: Workspace) -> list[GateCheck]:
         small = work.ledger["student-int8"]
         whole = work.ledger[float_row(student_of(small))]
         found = Found(
-            drop=whole.validation["accuracy"] - small.validation["accuracy"],
+            drop=whole.validation_score - small.validation_score,
             rows=small.agreement["validation_labels"],
             batches=small.agreement["batches_labels"],
             worst=small.agreement["batches_worst"],

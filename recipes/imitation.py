@@ -138,7 +138,7 @@ def _learn(
         title="imitation",
         folder=own / "checkpoints",
         settings=settings.train,
-        task=work.task,
+        problem=work.problem,
         collate=work.task.collator(start.tokenizer),
         hardware=work.hardware,
         allow_fallback=recipe.allow_fallback,

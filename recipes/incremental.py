@@ -138,7 +138,7 @@ def _losses(work: Workspace, model: nn.Module, phase: int) -> Iterator[Tensor]:
     collate = work.task.collator(work.tokenizer)
     labels = known_labels(work, phase)
     absent = _absent(work, labels, rows) if work.strategy.isolates_tasks else ()
-    module = Classifier(model, work.task, absent=absent).eval()
+    module = Classifier(model, work.problem, absent=absent).eval()
     device = next(model.parameters()).device
     for row in rows:
         batch = collate([examples[row]])

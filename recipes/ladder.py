@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -44,6 +45,7 @@ class Tried:
         refused: What the gate asks in vain of it.
         kept_float: Names of the nodes that stay in float on purpose.
         metrics: On the validation rows.
+        headline: The one of them that it is chosen by.
         agreement: With the float file, on the validation rows: the fields of the ledger's row.
         size_bytes: Size of the file.
         latency: Milliseconds of single validation rows, ``p50`` and ``p95``.
@@ -57,6 +59,7 @@ class Tried:
     refused: Sequence[GateCheck] = ()
     kept_float: Sequence[str] = ()
     metrics: Mapping[str, float] | None = None
+    headline: str = "accuracy"
     agreement: Mapping[str, Any] | None = None
     size_bytes: int = 0
     latency: Mapping[str, float] | None = None
@@ -72,9 +75,9 @@ class Tried:
         return bool(self.refused) and all(check.unit for check in self.refused)
 
     @property
-    def accuracy(self) -> float:
-        """Its accuracy on the validation rows; less than any if it could not be written."""
-        return -1.0 if self.metrics is None else self.metrics["accuracy"]
+    def score(self) -> float:
+        """Its headline metric on the validation rows; less than any if it could not be written."""
+        return -math.inf if self.metrics is None else self.metrics[self.headline]
 
     @property
     def likeness(self) -> float:
@@ -137,10 +140,10 @@ class Bench:
             return Tried(name, step.form, None, self.student, [told])
         call = open_model(target, self.work.hardware.threads)
         answers = by_length(call, self.validation, self.collate)
-        metrics = self.work.task.metrics(answers, self.work.rows.validation.labels)
+        metrics = self.work.problem.metrics(answers, self.work.rows.validation.labels)
         agreement, latency = self._likeness(call, answers), self.time(call)
         found = Found(
-            drop=self.row.validation["accuracy"] - metrics["accuracy"],
+            drop=self.row.validation_score - metrics[self.row.headline],
             rows=agreement["validation_labels"],
             batches=agreement["batches_labels"],
             worst=agreement["batches_worst"],
@@ -151,7 +154,7 @@ class Bench:
         reasons = [check.told for check in refused]
         return Tried(
             name, step.form, target, self.student, reasons, refused, kept_float, metrics,
-            agreement, found.size_bytes, latency,
+            self.row.headline, agreement, found.size_bytes, latency,
         )  # fmt: skip
 
     def _likeness(
@@ -159,9 +162,9 @@ class Bench:
     ) -> dict[str, Any]:
         """Compare a form with the float file, row by row and in batches of all kinds."""
         whole = self.work.logits(self.row.name)["validation"]
-        parity = compare(self.whole, call, self.validation, self.collate)
+        parity = compare(self.whole, call, self.validation, self.collate, self.work.problem.same)
         return {
-            "validation_labels": float((answers.argmax(1) == whole.argmax(1)).mean()),
+            "validation_labels": float(self.work.problem.same(answers, whole).mean()),
             "batches_max_logit_difference": parity.max_logit_difference,
             "batches_labels": parity.labels,
             "batches_answers": parity.answers,
@@ -216,8 +219,8 @@ def told(tried: Tried) -> str:
     said = tried.step
     if tried.metrics is not None:
         said += (
-            f": {100 * tried.accuracy:.2f} % right, {100 * tried.likeness:.2f} % of the labels, "
-            f"{tried.size_bytes / 1e6:.1f} MB"
+            f": {tried.headline} {100 * tried.score:.2f} %, {100 * tried.likeness:.2f} % of the "
+            f"labels, {tried.size_bytes / 1e6:.1f} MB"
         )
     return said + ("" if tried.held else f"; left, as {'; '.join(tried.reasons)}")
 
@@ -243,12 +246,12 @@ def choose(tried: Sequence[Tried], way: str, max_drop: float) -> tuple[Tried, st
         raise QuantizerError(tried[0].reasons[0])
     held = [one for one in written if one.held]
     if not held:
-        nearest = max(written, key=lambda one: (one.likeness, one.accuracy))
+        nearest = max(written, key=lambda one: (one.likeness, one.score))
         return nearest, "none holds; this one is most like the float file"
     if way == "first":
         return held[0], "the first that holds"
-    best = max(one.accuracy for one in held)
-    near = [one for one in held if one.accuracy >= best - max_drop - 1e-9]
+    best = max(one.score for one in held)
+    near = [one for one in held if one.score >= best - max_drop - 1e-9]
     return (
         min(near, key=lambda one: one.size_bytes),
         f"the smallest of {len(near)} that hold within {100 * max_drop:g} points of the best",

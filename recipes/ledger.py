@@ -28,7 +28,8 @@ class Row:
         trainable_parameters: Weights of these that learnt.
         split: The split that `metrics` and `agreement` speak of.
         examples: Rows in that split.
-        metrics: Metric name to value, fractions.
+        headline: The metric that artefacts are compared by.
+        metrics: Metric name to value; fractions where they are shares.
         validation: The same metrics on the validation split, where choices are made.
         agreement: With which row it was compared, the share of equal labels, and the largest
             difference of a probability; differences of logits where those were compared.
@@ -60,6 +61,7 @@ class Row:
     trainable_parameters: int = 0
     split: str = "test"
     examples: int = 0
+    headline: str = "accuracy"
     metrics: Mapping[str, float] = field(default_factory=dict)
     validation: Mapping[str, float] = field(default_factory=dict)
     agreement: Mapping[str, Any] = field(default_factory=dict)
@@ -73,6 +75,16 @@ class Row:
     phases: Mapping[str, Any] = field(default_factory=dict)
     ladder: Sequence[Mapping[str, Any]] = ()
     notes: Sequence[str] = ()
+
+    @property
+    def score(self) -> float:
+        """The headline metric on the test rows."""
+        return self.metrics[self.headline]
+
+    @property
+    def validation_score(self) -> float:
+        """The headline metric on the validation rows."""
+        return self.validation[self.headline]
 
 
 class Ledger:

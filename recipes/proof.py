@@ -41,16 +41,17 @@ def measured(work: Workspace, name: str, logits: Mapping[str, np.ndarray]) -> di
     """Keep an artefact's logits and return the fields of its row that follow from them.
 
     Returns:
-        ``split``, ``examples``, ``metrics`` and ``validation``.
+        ``split``, ``examples``, ``headline``, ``metrics`` and ``validation``.
     """
     work.save_logits(name, logits)
     scores = {
-        split: work.task.metrics(logits[split], getattr(work.rows, split).labels)
+        split: work.problem.metrics(logits[split], getattr(work.rows, split).labels)
         for split in SPLITS
     }
     return {
         "split": "test",
         "examples": len(work.rows.test),
+        "headline": work.problem.headline,
         "metrics": scores["test"],
         "validation": scores["validation"],
     }
@@ -99,20 +100,13 @@ def agreement(
     import numpy as np
 
     own, other = logits[split], work.logits(name)[split]
+    likely = work.problem.probabilities
     return {
         "with": name,
-        "labels": float(np.mean(own.argmax(1) == other.argmax(1))),
-        "max_probability_shift": float(np.abs(softmax(own) - softmax(other)).max()),
+        "labels": float(work.problem.same(own, other).mean()),
+        "max_probability_shift": float(np.abs(likely(own) - likely(other)).max()),
         "max_logit_difference": float(np.abs(own - other).max()),
     }
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Return probabilities ``[rows, classes]`` of logits ``[rows, classes]``."""
-    import numpy as np
-
-    exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    return exponentials / exponentials.sum(axis=1, keepdims=True)  # type: ignore[no-any-return]
 
 
 def count(model: nn.Module) -> int:

@@ -24,8 +24,8 @@ from adapters.strategy import Strategy, call
 from adapters.training import PartTrainer, callbacks_of, last_checkpoint
 from distill.learner import Learner
 from recipes.callbacks import Clock, Patience, Progress, Speed
+from recipes.problems import Problem
 from recipes.recipe import TrainSettings
-from recipes.tasks import Task
 from recipes.workspace import Workspace
 
 #: How many batches are sorted by length together; the more, the less padding and the less chance.
@@ -53,11 +53,11 @@ class Trained:
 
 
 class Classifier(nn.Module):
-    """A classifier with the task's loss, as the training loop wants it.
+    """A classifier with the loss of its problem, as the training loop wants it.
 
     Args:
         model: Answers inputs with ``logits``.
-        task: Has the loss.
+        problem: Has the loss.
         penalty: Returns what a strategy adds to the loss of a step, or None.
         absent: Classes that take no part in the loss.
     """
@@ -67,13 +67,13 @@ class Classifier(nn.Module):
     def __init__(
         self,
         model: nn.Module,
-        task: Task,
+        problem: Problem,
         penalty: Callable[[nn.Module], Tensor | None] | None = None,
         absent: Sequence[int] = (),
     ) -> None:
         super().__init__()
         self.model = model
-        self._task = task
+        self._problem = problem
         self._penalty = penalty
         self._absent = list(absent)
 
@@ -87,7 +87,7 @@ class Classifier(nn.Module):
         if self._absent and torch.is_grad_enabled():
             places = torch.tensor(self._absent, device=logits.device)
             counted = logits.index_fill(1, places, torch.finfo(logits.dtype).min)
-        loss = self._task.loss(counted, labels)
+        loss = self._problem.loss(counted, labels)
         added = self._penalty(self.model) if self._penalty and self.training else None
         return {"loss": loss if added is None else loss + added, "logits": logits}
 
@@ -140,7 +140,7 @@ def fit(
     title: str,
     folder: Path,
     settings: TrainSettings,
-    task: Task,
+    problem: Problem,
     collate: Callable[[Sequence[Example]], dict[str, Any]],
     hardware: Hardware,
     allow_fallback: bool,
@@ -156,7 +156,7 @@ def fit(
         title: What progress lines call this training.
         folder: Where checkpoints go. If it holds some, training goes on from the last whole one.
         settings: Epochs, rates and so on.
-        task: Has the metrics.
+        problem: Has the metrics.
         collate: Makes a batch of examples.
         hardware: The machine.
         allow_fallback: Whether bfloat16 may be left out where the machine lacks it.
@@ -185,7 +185,7 @@ def fit(
         train_dataset=train,
         eval_dataset=validation,
         data_collator=collate,
-        compute_metrics=lambda answer: task.metrics(answer.predictions, answer.label_ids),
+        compute_metrics=lambda answer: problem.metrics(answer.predictions, answer.label_ids),
         callbacks=callbacks,
         strategy_callbacks=switches,
         groups=None if strategy is None else partial(call, strategy, "parameter_groups", inner),
@@ -231,13 +231,13 @@ def fit_adapter(
         kept = {name: t.to(work.hardware.device) for name, t in (memory or {}).items()}
         penalty = partial(_penalty, work.strategy, kept)
     return fit(
-        Classifier(model, work.task, penalty, absent),
+        Classifier(model, work.problem, penalty, absent),
         train,
         validation,
         title=title,
         folder=folder / "checkpoints",
         settings=recipe.train,
-        task=work.task,
+        problem=work.problem,
         collate=work.task.collator(work.tokenizer),
         hardware=work.hardware,
         allow_fallback=recipe.allow_fallback,

@@ -15,6 +15,7 @@ from adapters.strategy import Strategy
 from recipes import assets
 from recipes.errors import RecipeError
 from recipes.ledger import Ledger
+from recipes.problems import Problem, problems
 from recipes.recipe import Recipe
 from recipes.tasks import Rows, Task, tasks
 
@@ -58,6 +59,12 @@ class Workspace:
     def rows(self) -> Rows:
         """The rows, split."""
         return self.task.read(self.recipe.data, self.recipe.phases, offline=self.offline)
+
+    @cached_property
+    def problem(self) -> Problem:
+        """What kind of answer the rows have."""
+        problem: Problem = problems.get(self.rows.problem)(self.rows.labels, self.rows.train.labels)
+        return problem
 
     @property
     def strategy(self) -> Strategy:

@@ -22,6 +22,7 @@ from export.latency import interleaved
 from export.parity import Parity, ParityError, compare, require_equal
 from export.quantize import quantize_int8
 from export.session import open_model
+from recipes.problems.single_label import SingleLabel
 from recipes.tasks import Split, tasks
 from recipes.workspace import torch_call
 
@@ -29,6 +30,7 @@ Make = Callable[[str], Path]
 TASK = tasks.get("text_classification")()
 COLLATE = TASK.collator(tiny.tokenizer())
 TEXTS = [text for text, _ in tiny.rows(60)]
+SAME = SingleLabel(tiny.LABELS).same
 EXAMPLES = TASK.features(Split(TEXTS, [0] * len(TEXTS)), tiny.tokenizer(), 32)
 
 
@@ -70,7 +72,7 @@ def test_the_file_answers_as_the_model_for_any_batch_length_and_padding(
 ) -> None:
     model, path, _ = exports(architecture, optimize)
     call = open_model(path, 1)
-    parity = compare(torch_call(model), call, EXAMPLES, COLLATE)
+    parity = compare(torch_call(model), call, EXAMPLES, COLLATE, SAME)
     assert parity.answers > 200
     require_equal(parity, 1e-4, "it")
     # Neither neighbors nor padding change a float answer.
@@ -146,7 +148,7 @@ def test_two_full_graphs_of_one_model_are_equal(
 def test_attention_of_another_form_stays_as_it_is(tmp_path: Path) -> None:
     folder = tiny.backbone(tmp_path / "llama", "llama", layers=1)
     model, notes = export(folder, tmp_path / "m.onnx")
-    parity = compare(torch_call(model), open_model(tmp_path / "m.onnx", 1), EXAMPLES, COLLATE)
+    parity = compare(torch_call(model), open_model(tmp_path / "m.onnx", 1), EXAMPLES, COLLATE, SAME)
     require_equal(parity, 1e-4, "it")
     assert any(note.startswith("attention not fused") for note in notes)
     assert kinds(tmp_path / "m.onnx")["Softmax"] == 1
@@ -168,7 +170,7 @@ def test_small_integers_are_smaller_and_close(
     _, whole, _ = exports(architecture, optimize)
     small = tmp_path / "m.int8.onnx"
     quantize_int8(whole, small, embeddings=embeddings)
-    parity = compare(open_model(whole, 1), open_model(small, 1), EXAMPLES, COLLATE)
+    parity = compare(open_model(whole, 1), open_model(small, 1), EXAMPLES, COLLATE, SAME)
     assert 0 < parity.max_logit_difference < 0.1
     found = kinds(small)
     assert found["MatMulInteger"]
@@ -209,7 +211,7 @@ def test_a_planted_fault_fails_parity_and_is_located(
 ) -> None:
     call = torch_call(load_backbone(tiny_backbone("bert"), tiny.LABELS))
     with pytest.raises(ParityError, match=told):
-        require_equal(compare(call, fault(call), EXAMPLES, COLLATE), 1e-4, "it")
+        require_equal(compare(call, fault(call), EXAMPLES, COLLATE, SAME), 1e-4, "it")
 
 
 def test_one_label_that_disagrees_fails_parity() -> None:

@@ -116,7 +116,7 @@ def stage(
             for split in ("validation", "test")
         }
         work.save_logits("student-onnx", logits)
-        score = work.task.metrics(logits["validation"], work.rows.validation.labels)
+        score = work.problem.metrics(logits["validation"], work.rows.validation.labels)
         size = path.stat().st_size
         work.ledger.put(
             Row("export", "student-onnx", "onnx/model.onnx", size_bytes=size, validation=score)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recipes.tasks.metrics import (
+from recipes.problems.metrics import (
     classification_metrics,
     expected_calibration_error,
     reliability,

@@ -21,6 +21,7 @@ from adapters.backbone import load_backbone
 from adapters.hardware import Hardware
 from adapters.strategy import learned_state, prepare
 from adapters.training import last_checkpoint
+from recipes.problems.single_label import SingleLabel
 from recipes.recipe import TrainSettings
 from recipes.tasks import Split, tasks
 from recipes.training import Classifier, LengthBuckets, fit
@@ -42,13 +43,15 @@ def train(folder: Path, out: Path, settings: TrainSettings = SETTINGS, **changes
         "title": "test",
         "folder": out,
         "settings": settings,
-        "task": task,
+        "problem": SingleLabel(tiny.LABELS),
         "collate": task.collator(tokenizer),
         "hardware": CPU,
         "allow_fallback": True,
         "seed": 0,
     } | changes
-    trained = fit(Classifier(model, task), examples[:160], examples[160:], **arguments)
+    trained = fit(
+        Classifier(model, SingleLabel(tiny.LABELS)), examples[:160], examples[160:], **arguments
+    )
     return model, trained.history
 
 
@@ -103,7 +106,8 @@ def test_patience_waits_for_the_last_term(
     settings = SETTINGS.model_copy(update={"epochs": 5, "patience": 1, "learning_rate": 1e-9})
     trained = fit(
         Learner(model, terms, None, Pair(32, 32, (0, 1, 2, 3), True, 4, 4, 4)),
-        examples[:32], examples[32:], title="test", folder=tmp_path, settings=settings, task=task,
+        examples[:32], examples[32:], title="test", folder=tmp_path, settings=settings,
+        problem=SingleLabel(tiny.LABELS),
         collate=task.collator(tokenizer), hardware=CPU, allow_fallback=True, seed=0,
     )  # fmt: skip
     assert sum("eval_accuracy" in entry for entry in trained.history) == epochs
@@ -126,7 +130,8 @@ def test_without_validation_rows_the_last_epoch_stays(tiny_backbone: Make, tmp_p
     settings = SETTINGS.model_copy(update={"epochs": 2, "patience": 1})
     trained = fit(
         learner, task.features(split, tokenizer, 32), (), title="test", folder=tmp_path,
-        settings=settings, task=task, collate=task.collator(tokenizer), hardware=CPU,
+        settings=settings,
+        problem=SingleLabel(tiny.LABELS), collate=task.collator(tokenizer), hardware=CPU,
         allow_fallback=True, seed=0,
     )  # fmt: skip
     assert clock == pytest.approx([step / 8 for step in range(8)])

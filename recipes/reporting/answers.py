@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from recipes.proof import softmax
 from recipes.reporting import charts, label_charts
 from recipes.reporting.panels import Panel
 from recipes.reporting.summary import Summary, accuracy
@@ -76,13 +75,13 @@ def calibration(work: Workspace, summary: Summary) -> Panel:
     """Whether the model's probabilities can be believed."""
     import numpy as np
 
-    from recipes.tasks.metrics import expected_calibration_error, reliability
+    from recipes.problems.metrics import expected_calibration_error, reliability
 
     truth = np.asarray(work.rows.test.labels)
     parts, errors, gaps = {}, {}, {}
     for name in dict.fromkeys(("teacher", summary.shipped.name)):
         if name in work.ledger:
-            probabilities = softmax(work.logits(name)["test"])
+            probabilities = work.problem.probabilities(work.logits(name)["test"])
             parts[name] = reliability(probabilities, truth)
             errors[name] = expected_calibration_error(probabilities, truth)
             gaps[name] = float(probabilities.max(axis=1).mean()) - accuracy(work.ledger[name])
@@ -149,7 +148,7 @@ def mistakes(work: Workspace, summary: Summary, most: int = 10) -> list[dict[str
     """
     import numpy as np
 
-    probabilities = softmax(work.logits(summary.shipped.name)["test"])
+    probabilities = work.problem.probabilities(work.logits(summary.shipped.name)["test"])
     teacher = work.logits(summary.teacher.name)["test"].argmax(1)
     truth, given = np.asarray(work.rows.test.labels), probabilities.argmax(1)
     sure = probabilities.max(axis=1)

@@ -129,8 +129,8 @@ def figures(ledger: Ledger) -> dict[str, float]:
     """
     teacher = ledger["teacher"]
     found = {
-        "validation_accuracy": teacher.validation["accuracy"],
-        "test_accuracy": teacher.metrics["accuracy"],
+        "validation_accuracy": teacher.validation_score,
+        "test_accuracy": teacher.score,
         "macro_f1": teacher.metrics["macro_f1"],
         "trainable_parameters": teacher.trainable_parameters,
         "trainable_share": teacher.trainable_parameters / teacher.parameters,
@@ -145,14 +145,14 @@ def figures(ledger: Ledger) -> dict[str, float]:
         found["merge_logit_difference"] = drift["max_logit_difference"]
     found |= {name: value for name in _PHASES if (value := teacher.phases.get(name)) is not None}
     if "joint" in ledger:
-        found["joint_accuracy"] = ledger["joint"].metrics["accuracy"]
+        found["joint_accuracy"] = ledger["joint"].score
     return found | student_figures(ledger)
 
 
 def baselines(ledger: Ledger) -> dict[str, tuple[float, float]]:
     """Return a run's baselines: accuracy on the validation and on the test split, by name."""
     rows = [ledger[name] for name in _BASELINES if name in ledger]
-    return {row.name: (row.validation["accuracy"], row.metrics["accuracy"]) for row in rows}
+    return {row.name: (row.validation_score, row.score) for row in rows}
 
 
 def print_comparison(comparison: Comparison) -> None:

@@ -29,14 +29,14 @@ def student_figures(ledger: Ledger) -> dict[str, float]:
     found: dict[str, float] = {}
     for name, short in STUDENTS.items():
         row = ledger[name]
-        found[f"{short}_validation_accuracy"] = row.validation["accuracy"]
-        found[f"{short}_test_accuracy"] = row.metrics["accuracy"]
+        found[f"{short}_validation_accuracy"] = row.validation_score
+        found[f"{short}_test_accuracy"] = row.score
         found[f"{short}_seconds"] = row.seconds
         if row.tokens_read:
             found[f"{short}_tokens"] = row.tokens_read
     own = found["student_test_accuracy"]
     found["gain"] = own - found["alone_test_accuracy"]
-    if teacher := ledger["teacher"].metrics["accuracy"]:
+    if teacher := ledger["teacher"].score:
         found["teacher_share"] = own / teacher
     return found
 

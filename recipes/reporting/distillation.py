@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from recipes.ledger import Row
-from recipes.proof import softmax
 from recipes.reporting import label_charts
 from recipes.reporting.bootstrap import RESAMPLES, Gain, paired_gain
 from recipes.reporting.panels import Panel
@@ -98,7 +97,9 @@ def distillation_part(work: Workspace, summary: Summary) -> DistillationPart | N
 def _answers(work: Workspace, teacher: str) -> _Answers:
     import numpy as np
 
-    probabilities = {name: softmax(work.logits(name)["test"]) for name in _STUDENTS}
+    probabilities = {
+        name: work.problem.probabilities(work.logits(name)["test"]) for name in _STUDENTS
+    }
     return _Answers(
         truth=np.asarray(work.rows.test.labels),
         teacher=work.logits(teacher)["test"].argmax(axis=1),
@@ -157,7 +158,7 @@ def _student(row: Row, answers: _Answers) -> dict[str, str]:
     same = given == answers.teacher
     return {
         "name": row.name,
-        "validation": percent(row.validation["accuracy"], 2),
+        "validation": percent(row.validation_score, 2),
         "test": percent(accuracy(row), 2),
         "macro_f1": percent(row.metrics["macro_f1"], 2),
         "agrees": percent(float(same.mean())),

@@ -66,7 +66,7 @@ def summarize(ledger: Ledger, reasons: list[str]) -> Summary:
 
 def accuracy(row: Row) -> float:
     """Return a row's accuracy on the test split."""
-    return row.metrics["accuracy"]
+    return row.score
 
 
 def latency(row: Row) -> float | None:

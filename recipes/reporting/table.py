@@ -107,4 +107,4 @@ def _number(value: float | None) -> str:
 def _difference(row: Row, other: Row | None) -> str:
     if other is None or other.name == row.name or not (row.metrics and other.metrics):
         return ""
-    return f"{100 * (row.metrics['accuracy'] - other.metrics['accuracy']):+.2f}"
+    return f"{100 * (row.score - other.score):+.2f}"

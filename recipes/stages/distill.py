@@ -174,7 +174,7 @@ def _learn(
         title=name,
         folder=folder / "checkpoints",
         settings=settings,
-        task=work.task,
+        problem=work.problem,
         collate=work.task.collator(tokenizer),
         hardware=work.hardware,
         allow_fallback=recipe.allow_fallback,

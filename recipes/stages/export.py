@@ -37,14 +37,14 @@ def _export(work: Workspace, name: str, file: str) -> None:
     path = work.folder / file
     metadata = {
         "labels": json.dumps(list(work.rows.labels), ensure_ascii=False),
-        "problem_type": work.task.problem_type,
+        "problem_type": work.rows.problem,
         "processing": json.dumps(work.task.processing(tokenizer, work.max_length, list(inputs))),
     }
     notes = export_onnx(
         student, inputs, path, optimize=work.recipe.export.optimize, metadata=metadata
     )
     call = open_model(path, work.hardware.threads)
-    parity = compare(torch_call(student), call, examples, collate)
+    parity = compare(torch_call(student), call, examples, collate, work.problem.same)
     require_equal(parity, TOLERANCE, "float ONNX against PyTorch")
     logits = answer_splits(work, call, tokenizer)
     work.ledger.put(

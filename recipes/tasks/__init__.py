@@ -1,4 +1,4 @@
-"""What differs between kinds of problems, behind one contract."""
+"""What differs between modalities, behind one contract."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 from adapters import Registry
 
 if TYPE_CHECKING:
-    import numpy as np
-    from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
     from recipes.recipe import DataSettings, PhasesSettings
@@ -55,6 +53,7 @@ class Rows:
         source: Where the data come from.
         fingerprint: Changes with the rows, their labels, their splits or their phases.
         phases: Names of the phases in which the rows arrive; empty if they arrive all at once.
+        problem: What kind of answer a row has: a name from `recipes.problems`.
     """
 
     train: Split
@@ -66,13 +65,11 @@ class Rows:
     source: str
     fingerprint: str
     phases: Sequence[str] = ()
+    problem: str = "single_label"
 
 
 class Task(ABC):
-    """One kind of problem: its rows, its loss, its metrics, its inputs at the edge."""
-
-    #: What kind of answer a row has; the edge runtime reads it.
-    problem_type: str
+    """One modality: its rows and its inputs, in training and at the edge."""
 
     @abstractmethod
     def read(
@@ -100,14 +97,6 @@ class Task(ABC):
         self, tokenizer: PreTrainedTokenizerBase
     ) -> Callable[[Sequence[Mapping[str, Any]]], dict[str, Any]]:
         """Return what makes a batch of examples: padded to its longest."""
-
-    @abstractmethod
-    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the mean loss ``[]`` of logits ``[batch, classes]`` and label ids ``[batch]``."""
-
-    @abstractmethod
-    def metrics(self, logits: np.ndarray, labels: Sequence[int]) -> dict[str, float]:
-        """Return the metrics of logits ``[rows, classes]``."""
 
     @abstractmethod
     def processing(

@@ -10,9 +10,7 @@ from recipes.tasks import Rows, Split, Task, tasks
 from recipes.tasks.wording import counted
 
 if TYPE_CHECKING:
-    import numpy as np
     from pandas import DataFrame
-    from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
     from recipes.recipe import DataSettings, PhasesSettings
@@ -21,8 +19,6 @@ if TYPE_CHECKING:
 @tasks.register("text_classification")
 class TextClassification(Task):
     """Exactly one of several labels for each text."""
-
-    problem_type = "single_label"
 
     def read(
         self, settings: DataSettings, phases: PhasesSettings | None = None, *, offline: bool
@@ -110,21 +106,6 @@ class TextClassification(Task):
             }
 
         return collate
-
-    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the mean cross-entropy, in nats."""
-        from torch.nn.functional import cross_entropy
-
-        return cross_entropy(logits, labels)
-
-    def metrics(self, logits: np.ndarray, labels: Sequence[int]) -> dict[str, float]:
-        """Return accuracy, and F1, precision and recall averaged over classes."""
-        import numpy as np
-
-        from recipes.tasks.metrics import classification_metrics
-
-        names = [str(index) for index in range(logits.shape[1])]
-        return classification_metrics(logits, np.asarray(labels), names)
 
     def processing(
         self, tokenizer: PreTrainedTokenizerBase, max_length: int, inputs: Sequence[str]

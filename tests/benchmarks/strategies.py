@@ -80,7 +80,7 @@ def _stepper(work: Workspace, name: str, batch: dict[str, Any]) -> tuple[Callabl
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-    module = Classifier(model, work.task, lambda inner: call(strategy, "penalty", inner, {}))
+    module = Classifier(model, work.problem, lambda inner: call(strategy, "penalty", inner, {}))
     module.train()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4)
 
