@@ -29,6 +29,7 @@ def load_backbone(
     bf16: bool = False,
     device: str = "cpu",
     seed: int = 0,
+    kind: str | None = None,
 ) -> PreTrainedModel:
     """Load an encoder with a sequence-classification head.
 
@@ -44,6 +45,8 @@ def load_backbone(
         bf16: Whether quantized layers compute in bfloat16 rather than float32.
         device: Where to put the model.
         seed: Seed of whatever is newly initialised.
+        kind: What the head is for, by transformers' own name (``problem_type``), so that others
+            who load the model know; None for exactly one label.
 
     Returns:
         The model, in evaluation mode.
@@ -59,6 +62,7 @@ def load_backbone(
         "id2label": dict(enumerate(labels)),
         "label2id": {label: index for index, label in enumerate(labels)},
         "num_labels": len(labels),
+        **({} if kind is None else {"problem_type": kind}),
         # Eager attention is as fast on a processor, and the only kind that gives attention maps
         # and the faster graph in onnxruntime.
         "attn_implementation": "eager",

@@ -14,13 +14,20 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def load_classifier(path: Path, labels: Sequence[str], *, device: str = "cpu") -> PreTrainedModel:
+#: What a classifier is for that does not say so, by transformers' own name.
+ONE_LABEL = "single_label_classification"
+
+
+def load_classifier(
+    path: Path, labels: Sequence[str], *, device: str = "cpu", kind: str | None = None
+) -> PreTrainedModel:
     """Load a finished sequence classifier in float32.
 
     Args:
         path: Folder with ``config.json``, which names the labels, and the weights.
         labels: The same labels in the order that the logits ``[batch, classes]`` are to have.
         device: Where to put the model.
+        kind: What it has to be for, as of `adapters.backbone.load_backbone`.
 
     Returns:
         The model, in evaluation mode.
@@ -51,10 +58,11 @@ def load_classifier(path: Path, labels: Sequence[str], *, device: str = "cpu") -
             f"{', '.join(sorted(info['missing_keys'])[:3])}. Fine-tune it first (a recipe with a "
             "strategy, such as lora_cls), or name one that was."
         )
-    if (kind := model.config.problem_type) not in (None, "single_label_classification"):
+    taught, wanted = model.config.problem_type or ONE_LABEL, kind or ONE_LABEL
+    if taught != wanted:
         raise AdapterError(
-            f"The classifier in {path} was trained for {kind.replace('_', ' ')}, and here each "
-            "text has exactly one label. Name one that was trained for that."
+            f"The classifier in {path} was trained for {taught.replace('_', ' ')}, and this is "
+            f"{wanted.replace('_', ' ')}. Name one that was trained for that."
         )
     own = [str(model.config.id2label[index]) for index in range(model.config.num_labels)]
     if sorted(own) != sorted(labels):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -35,6 +35,8 @@ class LiveTeacher:
             tokenized again.
         temperature: What the logits are divided by; `distill.calibration.fit_temperature` finds
             the one that makes the teacher as certain as it is right.
+        pieces: Turns texts into what the tokenizer is given: the texts, or, where they are pairs,
+            all first and all second texts.
 
     Raises:
         DistillError: The teacher's labels are not the data's labels.
@@ -50,6 +52,7 @@ class LiveTeacher:
         wants: Wants = MappingProxyType({}),
         same_tokens: bool = True,
         temperature: float = 1.0,
+        pieces: Callable[[Sequence[str]], tuple[list[str], ...]] = lambda texts: (list(texts),),
     ) -> None:
         own = [model.config.id2label[index] for index in range(model.config.num_labels)]
         if set(own) != set(labels):
@@ -65,6 +68,7 @@ class LiveTeacher:
         self.wants: Wants = {need: tuple(layers) for need, layers in sorted(wants.items())}
         self.same_tokens = same_tokens
         self.temperature = temperature
+        self.pieces = pieces
 
     @property
     def classes(self) -> int:
@@ -83,7 +87,7 @@ class LiveTeacher:
     def ask(self, texts: Sequence[str]) -> Signals:
         """Run the teacher on its own tokens of some texts, padded on the right."""
         inputs = self.tokenizer(
-            list(texts),
+            *self.pieces(texts),
             truncation=True,
             max_length=self.max_length,
             padding=True,

@@ -5,20 +5,29 @@ A bundle holds ``model.onnx``, ``tokenizer.json``, ``edge.py`` (a copy of ``expo
 
 ==============  ====================================================================================
 sha256          of bundle.json itself, with these 64 digits as zeros (``export.edge.seal``)
-format          1; an edge.py refuses formats that it does not know
-problem_type    ``single_label``: softmax over the labels
+format          2; an edge.py refuses formats that it does not know, and reads 1, in which
+                ``problem_type`` is always ``single_label``
+problem_type    ``single_label``: softmax over the labels, the likeliest is given; ``ordinal``: the
+                same over labels from low to high, their median is given; ``multi_label``: each
+                label's own sigmoid, all that reach their thresholds are given; ``regression``: a
+                number
 name            what the model is called
 created_by      the version of potstill that packed it
-labels          names in the order of the model's outputs
+labels          names in the order of the model's outputs; of a regression, what the number is
+scale           of a regression, ``mean`` and ``deviation``: a raw score times the deviation, plus
+                the mean, is the number
 processing      ``max_length`` in tokens (longer texts are cut on the right), ``pad_token_id``, and
-                ``inputs``, the names of the model's inputs (int64 [N, L])
+                ``inputs``, the names of the model's inputs (int64 [N, L]); ``pairs``, true if a
+                text is two with a tab between them, each cut so that the longer loses first
 phases          ``name`` and ``labels`` of each phase in which the model learnt, in their order; the
                 labels are those that were new in it. Empty if it learnt everything at once
-thresholds      label -> probability under which that label is not given and the answer is null
+thresholds      label -> probability under which that label is not given; the answer is null then,
+                unless there are several. Default 0, and 0.5 of ``multi_label``
 session         ``intra_op_num_threads``, ``graph_optimization_level`` and further ``config``
                 entries of onnxruntime's session
-golden          ``texts`` with their ``labels`` and ``logits``, recorded by the packed edge code at
-                batch size 1, and the ``tolerance``: the largest difference of a logit allowed
+golden          ``texts`` with their answers (``labels``) and ``logits``, recorded by the packed
+                edge code at batch size 1, and the ``tolerance``: the largest difference of a logit
+                allowed
 files           name -> ``sha256`` and ``size_bytes`` of every other file
 ledger          the rows of the run, from baseline to shipped model
 versions        of the packages that the bundle was made and proven with
@@ -35,7 +44,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 from export import edge
 from export.errors import ExportError
@@ -75,6 +84,7 @@ class Processing(TypedDict):
     max_length: int
     pad_token_id: int
     inputs: Sequence[str]
+    pairs: NotRequired[bool]
 
 
 class Phase(TypedDict):
@@ -112,6 +122,8 @@ def pack(
     card: str,
     thresholds: Mapping[str, float] | None = None,
     phases: Sequence[Phase] = (),
+    problem: str = "single_label",
+    scale: Mapping[str, float] | None = None,
 ) -> Path:
     """Pack a bundle and prove it; ``folder`` appears complete or not at all.
 
@@ -137,6 +149,8 @@ def pack(
         card: Text of README.md (Markdown).
         thresholds: Label to least probability; None and {} mean that every text gets a label.
         phases: In which the model learnt, if it did; see the table above.
+        problem: The problem type; see the table above.
+        scale: Of a regression, its mean and deviation; see the table above.
 
     Returns:
         ``folder``.
@@ -146,15 +160,17 @@ def pack(
             model or the phases, the model keeps weights in other files, or the packed bundle fails
             its self-test.
     """
-    _check_labels(labels, thresholds or {})
+    _check_labels(labels, thresholds or {}, problem)
     _check_phases(labels, phases)
     _check_model(model, processing)
     _check_target(folder)
     proven = {package: version(package) for package in edge.PACKAGES}
-    manifest = {
+    manifest: dict[str, Any] = {
         "created_by": _creator(),
+        "problem_type": problem,
         "name": name,
         "labels": list(labels),
+        **({} if scale is None else {"scale": dict(scale)}),
         "processing": dict(processing),
         "phases": [{"name": phase["name"], "labels": list(phase["labels"])} for phase in phases],
         "thresholds": dict(thresholds or {}),
@@ -210,8 +226,7 @@ def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
         if path.is_file() and path.name not in (edge.MANIFEST_FILE, SIGNATURE_FILE)
     }
     blank = "0" * 64
-    form, problem_type = edge.KIND
-    content = {"sha256": blank, "format": form, "problem_type": problem_type}
+    content = {"sha256": blank, "format": edge.FORMATS[-1]}
     content |= {key: value for key, value in manifest.items() if key not in content}
     content["files"] = files
     try:
@@ -233,33 +248,54 @@ def _golden(model: edge.Model, texts: Sequence[str], tolerance: float) -> dict[s
         raise ExportError("There is no golden text to pack: give some real ones, of every label.")
     logits = np.concatenate([model.logits([text]) for text in texts]).astype(np.float64)
     allowed = tolerance * float(np.ptp(logits))
-    kept, allowed = _select(logits, allowed)
+    answers = model.best(logits.astype(np.float32))
+    kept, allowed = _select(_margins(logits, model), list(map(str, answers)), allowed)
     return {
         "tolerance": allowed,
         "texts": [texts[row] for row in kept],
-        "labels": [model.labels[int(logits[row].argmax())] for row in kept],
+        "labels": [answers[row] for row in kept],
         "logits": [[round(float(value), 6) for value in logits[row]] for row in kept],
     }
 
 
-def _select(logits: npt.NDArray[np.float64], allowed: float) -> tuple[list[int], float]:
-    """Choose golden rows from logits [N, C], and bound the tolerance by what they can bear.
+def _margins(logits: npt.NDArray[np.float64], model: edge.Model) -> npt.NDArray[np.float64]:
+    """Return for each row of logits [N, C] twice the shift that could flip its answer [N]."""
+    import numpy as np
 
-    A label can only flip within the tolerance if the two highest logits are closer than twice that.
-    Rows farther apart qualify, the labels taking turns. A model that decides nothing so clearly is
-    still packed, with its clearest row and a tolerance to fit.
+    if model.problem == "regression":
+        return np.full(len(logits), np.inf)
+    if model.problem == "multi_label":
+        least = [model.manifest["thresholds"].get(label, edge.LEAST) for label in model.labels]
+        shares = np.clip(least, 1e-9, 1 - 1e-9)
+        nearest: npt.NDArray[np.float64] = np.abs(logits - np.log(shares / (1 - shares))).min(1)
+        return 2 * nearest
+    if model.problem == "ordinal":
+        below = edge.probabilities(logits, model.problem).cumsum(axis=1)[:, :-1].clip(1e-12, 1)
+        # The odds that the label is no higher; all logits together move them by twice a shift.
+        odds: npt.NDArray[np.float64] = np.abs(np.log(below / (1 - below).clip(1e-12))).min(1)
+        return odds
+    ordered = np.sort(logits, axis=1)
+    apart: npt.NDArray[np.float64] = ordered[:, -1] - ordered[:, -2]
+    return apart
+
+
+def _select(
+    margins: npt.NDArray[np.float64], answers: Sequence[str], allowed: float
+) -> tuple[list[int], float]:
+    """Choose golden rows, and bound the tolerance by what they can bear.
+
+    An answer can only flip within the tolerance if its margin is less than twice that. Rows with
+    more qualify, the answers taking turns. A model that decides nothing so clearly is still packed,
+    with its clearest row and a tolerance to fit.
     """
     import numpy as np
 
-    ordered = np.sort(logits, axis=1)
-    margins = ordered[:, -1] - ordered[:, -2]
     clear = np.flatnonzero(margins > 2 * allowed).tolist() or [int(margins.argmax())]
-    turns: Counter[int] = Counter()
+    turns: Counter[str] = Counter()
     queue = []
     for row in clear:
-        winner = int(logits[row].argmax())
-        queue.append((turns[winner], row))
-        turns[winner] += 1
+        queue.append((turns[answers[row]], row))
+        turns[answers[row]] += 1
     kept = [row for _, row in sorted(queue)[:GOLDEN_COUNT]]
     return kept, max(LEAST_TOLERANCE, min(allowed, float(margins[kept].min()) / 2))
 
@@ -279,9 +315,17 @@ def _write_texts(
     (folder / "README.md").write_text(card, "utf-8")
 
 
-def _check_labels(labels: Sequence[str], thresholds: Mapping[str, float]) -> None:
-    if len(labels) < 2 or len(set(labels)) < len(labels):
-        raise ExportError(f"A bundle needs two or more different labels; these are {list(labels)}.")
+def _check_labels(labels: Sequence[str], thresholds: Mapping[str, float], problem: str) -> None:
+    if problem not in edge.PROBLEMS:
+        raise ExportError(
+            f"Problems of the type {problem} cannot be answered without PyTorch yet, only "
+            f"{', '.join(edge.PROBLEMS)}."
+        )
+    fewest = {"regression": 1, "multi_label": 1}.get(problem, 2)
+    if len(labels) < fewest or len(set(labels)) < len(labels):
+        raise ExportError(
+            f"A bundle needs {fewest} or more different labels; these are {list(labels)}."
+        )
     for label, least in thresholds.items():
         if label not in labels or not 0 <= least <= 1:
             raise ExportError(

@@ -2,6 +2,7 @@
 """Answer with the model that lies beside this file, which every bundle carries as it is.
 
     python edge.py "How far is the moon?"    label and probabilities, for people
+    python edge.py "A man eats.<TAB>He eats."  the same for a pair of texts, a tab between them
     python edge.py --json "One." "Two."      one JSON object per text
     cat lines.txt | python edge.py           one JSON object per line, answered as the lines come
     python edge.py --self-test               is every byte, and every answer, as it was packed?
@@ -39,7 +40,9 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from tokenizers import Encoding
 
-KIND = (1, "single_label")  # the format and problem type of bundle.json that this file understands
+FORMATS = (1, 2)  # of bundle.json that this file understands; it is packed with the last
+PROBLEMS = ("single_label", "multi_label", "ordinal", "regression")
+PAIR = "\t"  # between the two texts of a pair
 MANIFEST_FILE, MODEL_FILE, TOKENIZER_FILE = "bundle.json", "model.onnx", "tokenizer.json"
 PACKAGES = ("numpy", "onnxruntime", "tokenizers")
 # The names of a model's inputs, and the parts of an encoding that feed them.
@@ -53,9 +56,14 @@ class BundleError(Exception):
 
 
 class Prediction(NamedTuple):
-    """The answer to one text."""
+    """The answer to one text.
 
-    label: str | None  # the most probable one; None if its probability is under its threshold
+    ``single_label``: the most probable label, or None if its probability is under its threshold.
+    ``ordinal``: the median of the ordered labels, likewise. ``multi_label``: a list of the labels
+    that reach their thresholds. ``regression``: a number, and no probabilities.
+    """
+
+    label: str | list[str] | float | None
     probabilities: dict[str, float]  # of every label, in the order of the model's outputs
 
 
@@ -67,6 +75,42 @@ class Check(NamedTuple):
 
     passed: bool
     message: str
+
+
+LEAST = 0.5  # from which probability on one of several labels is given, unless bundle.json says
+
+
+def probabilities(scored: npt.NDArray[Any], problem: str) -> npt.NDArray[np.float64]:
+    """Return probabilities [N, C] of raw scores [N, C]: each label's own, or of all together."""
+    import numpy as np
+
+    logits = scored.astype(np.float64)
+    if problem == "multi_label":
+        own: npt.NDArray[np.float64] = 1 / (1 + np.exp(-np.clip(logits, -700, 700)))
+        return own
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    together: npt.NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
+    return together
+
+
+def choices(shares: npt.NDArray[np.float64], problem: str) -> npt.NDArray[np.int64]:
+    """Return the place of one label a row [N] of probabilities [N, C].
+
+    It is the likeliest, or the median of labels that have an order: its distance from the right
+    one is the least on average.
+    """
+    found: npt.NDArray[np.int64] = shares.argmax(axis=1)
+    if problem == "ordinal":
+        found = (shares.cumsum(axis=1) < 0.5 - 1e-9).sum(axis=1).clip(max=shares.shape[1] - 1)
+    return found
+
+
+def numbers(scored: npt.NDArray[Any], mean: float, deviation: float) -> npt.NDArray[np.float64]:
+    """Return what raw scores [N, 1] stand for [N]: models learn numbers in deviations."""
+    import numpy as np
+
+    found: npt.NDArray[np.float64] = scored[:, 0].astype(np.float64) * deviation + mean
+    return found
 
 
 def seal(raw: bytes, digest: str) -> str:
@@ -89,14 +133,16 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raw = path.read_bytes()
         manifest: dict[str, Any] = json.loads(raw)
         kind, digest = (manifest["format"], manifest["problem_type"]), str(manifest["sha256"])
+        known = kind[0] in FORMATS and kind[1] in PROBLEMS
     except OSError as error:
         raise BundleError(f"{path} cannot be read: {error.strerror}. {REPAIR}") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise BundleError(f"{path} is no bundle.json, or damaged: {error!r}. {REPAIR}") from error
-    if kind != KIND:
+    if not known:
         raise BundleError(
-            f"{path} has format and problem type {kind}, and this edge.py reads {KIND}. Use the "
-            f"edge.py that comes with {manifest.get('created_by')}: it lies in the bundle itself."
+            f"{path} has format and problem type {kind}, and this edge.py reads formats {FORMATS} "
+            f"of {', '.join(PROBLEMS)}. Use the edge.py that comes with "
+            f"{manifest.get('created_by')}: it lies in the bundle itself."
         )
     if seal(raw, digest) != digest:
         raise BundleError(f"{path} has changed since it was packed. {REPAIR}")
@@ -135,7 +181,9 @@ class Model:
             if not check.passed:
                 raise BundleError(check.message)
         self.labels: list[str] = self.manifest["labels"]
+        self.problem: str = self.manifest["problem_type"]
         self._processing = self.manifest["processing"]
+        self.pairs: bool = self._processing.get("pairs", False)
         try:
             self._load(self.manifest["session"], threads)
         except Exception as error:  # a package is missing, or raises one of its many kinds
@@ -201,17 +249,28 @@ class Model:
 
     def decide(self, scored: npt.NDArray[np.float32]) -> list[Prediction]:
         """Return one answer per row of raw scores [N, C]."""
-        import numpy as np
-
-        logits = scored.astype(np.float64)
-        scores = np.exp(logits - logits.max(axis=1, keepdims=True))
+        if self.problem == "regression":
+            return [Prediction(value, {}) for value in self.best(scored)]
+        shares, least = probabilities(scored, self.problem), self.manifest["thresholds"]
         predictions = []
-        for row in scores / scores.sum(axis=1, keepdims=True):
-            probabilities = dict(zip(self.labels, row.tolist(), strict=True))
-            best = self.labels[int(row.argmax())]
-            sure = probabilities[best] >= self.manifest["thresholds"].get(best, 0.0)
-            predictions.append(Prediction(best if sure else None, probabilities))
+        for best, row in zip(self.best(scored), shares.tolist(), strict=True):
+            each = dict(zip(self.labels, row, strict=True))
+            sure = isinstance(best, list) or each[best] >= least.get(best, 0.0)
+            predictions.append(Prediction(best if sure else None, each))
         return predictions
+
+    def best(self, scored: npt.NDArray[np.float32]) -> list[Any]:
+        """Return the best answer per row of raw scores [N, C], however improbable it is."""
+        if self.problem == "regression":
+            return list(numbers(scored, **self.manifest["scale"]).tolist())
+        shares = probabilities(scored, self.problem)
+        if self.problem == "multi_label":
+            least = [self.manifest["thresholds"].get(label, LEAST) for label in self.labels]
+            return [
+                [label for label, given in zip(self.labels, row, strict=True) if given]
+                for row in (shares >= least).tolist()
+            ]
+        return [self.labels[place] for place in choices(shares, self.problem).tolist()]
 
     def check_golden(self) -> Iterator[Check]:
         """Answer the recorded texts again, alone; one check per text and one that sums up."""
@@ -220,10 +279,11 @@ class Model:
         golden, same = self.manifest["golden"], True
         rows = zip(golden["texts"], golden["labels"], golden["logits"], strict=True)
         for text, label, recorded in rows:
-            logits = self.logits([text])[0]
-            shift = float(np.abs(logits - np.array(recorded)).max())
-            found = self.labels[int(logits.argmax())]
-            good = found == label and shift <= golden["tolerance"]
+            logits = self.logits([text])
+            shift = float(np.abs(logits[0] - np.array(recorded)).max())
+            found = self.best(logits)[0]
+            # A number may be as far off as its raw score.
+            good = (found == label or self.problem == "regression") and shift <= golden["tolerance"]
             same &= good
             differ = f"logits differ by {shift:.2g} (allowed: {golden['tolerance']:.2g})"
             yield Check(good, f"golden text {text[:40]!r}: {found} (was {label}), {differ}")
@@ -235,6 +295,9 @@ class Model:
         If the last visible token ends in the first half of the beginning, the cut at its end is too
         far away to have changed a visible token.
         """
+        if self.pairs:
+            first, _, second = text.partition(PAIR)
+            return self._tokenizer.encode(first, second)
         limit = self._processing["max_length"]
         head = text[: 64 * limit]
         encoding = self._tokenizer.encode(head)
@@ -280,19 +343,29 @@ def checks(folder: Path, threads: int | None = None) -> Iterator[Check]:
 
 def answers(model: Model, lines: Iterable[bytes], batch_size: int) -> Iterator[Answer]:
     """Answer lines of UTF-8, in their order; a line that cannot be answered gives its error."""
-    texts = map(_decode, lines)
+    texts = (_decode(line, model.pairs) for line in lines)
     while batch := list(itertools.islice(texts, batch_size)):
         found = iter(model.predict([text for text in batch if isinstance(text, str)]))
         yield from (next(found) if isinstance(text, str) else text for text in batch)
 
 
-def _decode(line: bytes) -> str | ValueError:
+def problem_with(text: str, pairs: bool) -> str:
+    """Say why a text cannot be answered; empty if it can."""
+    if not text.strip():
+        return "empty: there is nothing to classify"
+    if pairs and not all(part.strip() for part in (*text.split(PAIR, 1), "")[:2]):
+        return "no pair: this model compares two texts, with a tab between them"
+    return ""
+
+
+def _decode(line: bytes, pairs: bool) -> str | ValueError:
     try:
         text = line.decode("utf-8-sig").rstrip("\r\n")
     except UnicodeDecodeError as error:
         where = f"byte 0x{line[error.start]:02x} at offset {error.start}"
         return ValueError(f"not UTF-8 ({where}): convert the text, for example with iconv")
-    return text if text.strip() else ValueError("empty: there is nothing to classify")
+    wrong = problem_with(text, pairs)
+    return ValueError(wrong) if wrong else text
 
 
 def _show(answer: Answer, as_json: bool) -> str:
@@ -301,10 +374,13 @@ def _show(answer: Answer, as_json: bool) -> str:
     label, probabilities = answer
     if as_json:
         rounded = {name: round(value, 6) for name, value in probabilities.items()}
-        return json.dumps({"label": label, "probabilities": rounded}, ensure_ascii=False)
+        told = {"label": label, "probabilities": rounded}
+        return json.dumps(told if rounded else {"value": label}, ensure_ascii=False)
     ranked = sorted(probabilities.items(), key=lambda item: -item[1])
     rows = [f"  {value:.4f}  {name}" for name, value in ranked]
-    return "\n".join(["(undecided)" if label is None else label, *rows])
+    if isinstance(label, list):
+        label = ", ".join(label) or "(no label)"
+    return "\n".join(["(undecided)" if label is None else str(label), *rows])
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:

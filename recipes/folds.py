@@ -82,6 +82,9 @@ def drawn(work: Workspace, count: int) -> Sequence[int]:
     from sklearn.model_selection import StratifiedKFold
 
     rows = work.rows.train
+    if work.rows.problem not in ("single_label", "ordinal"):
+        order = np.random.default_rng(work.recipe.seed).permutation(len(rows))
+        return [int(place) % count for place in order]
     rare = min(set(rows.labels), key=rows.labels.count)
     if (there := list(rows.labels).count(rare)) < count:
         way = f"Set distill.folds={there} or less, or leave it out" if there > 1 else "Leave it out"

@@ -51,7 +51,7 @@ class Found:
     """What was measured of a file, on validation rows only.
 
     Attributes:
-        drop: Accuracy that it has less than the float file, a fraction.
+        drop: How much less it has of the headline metric than the float file, a fraction.
         rows: Share of rows to which both give the same label.
         batches: The same over batches of every size, length and padding.
         worst: The batch in which both are farthest apart.
@@ -67,12 +67,19 @@ class Found:
     p50: float | None
 
 
-def checks(gate: GateSettings, found: Found) -> list[GateCheck]:
-    """Hold a quantized file against all that the gate asks for."""
+def checks(gate: GateSettings, found: Found, headline: str) -> list[GateCheck]:
+    """Hold a quantized file against all that the gate asks for.
+
+    Args:
+        gate: The recipe's gate.
+        found: What was measured.
+        headline: The metric that `Found.drop` is of.
+    """
+    name = headline.replace("_", " ")
     least = gate.min_label_agreement
     return [
         GateCheck(
-            "gate.max_drop", found.drop, gate.max_drop, True, "accuracy on the validation rows"
+            "gate.max_drop", found.drop, gate.max_drop, True, f"{name} on the validation rows"
         ),
         GateCheck("gate.min_label_agreement", found.rows, least, False, "the validation rows"),
         GateCheck(
@@ -124,7 +131,7 @@ def gate_checks(work: Workspace) -> list[GateCheck]:
             size_bytes=small.size_bytes,
             p50=gate_latency(small),
         )
-        return checks(gate, found)
+        return checks(gate, found, small.headline)
     if "student-onnx" in work.ledger:
         whole = work.ledger["student-onnx"]
         return goals(gate, whole.size_bytes, gate_latency(whole))

@@ -29,7 +29,7 @@ from recipes.assets.wheels import cache_folder
 from recipes.console import is_main, say
 from recipes.distributed import wait
 from recipes.students import Start, pair_of
-from recipes.tasks import UNLABELLED, Split
+from recipes.tasks import Split
 from recipes.texts import plain_texts
 from recipes.training import fit, set_dropout
 from recipes.workspace import Workspace
@@ -128,7 +128,7 @@ def _learn(
     set_dropout(learner.student, settings.train.dropout)
     learner.student.requires_grad_(False)
     layer_stack(learner.student).requires_grad_(True)
-    unlabelled = Split(texts, [UNLABELLED] * len(texts))
+    unlabelled = Split(texts, [work.problem.unlabelled] * len(texts))
     examples = work.task.features(unlabelled, start.tokenizer, work.max_length)
     own = work.folder / "imitation"
     fit(

@@ -150,7 +150,9 @@ class Bench:
             size_bytes=size(target),
             p50=latency["p50"],
         )
-        refused = [c for c in checks(self.work.recipe.gate, found) if not c.passed]
+        refused = [
+            c for c in checks(self.work.recipe.gate, found, self.row.headline) if not c.passed
+        ]
         reasons = [check.told for check in refused]
         return Tried(
             name, step.form, target, self.student, reasons, refused, kept_float, metrics,

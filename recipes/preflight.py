@@ -10,6 +10,7 @@ from adapters.strategy import Strategy, called, finish, prepare
 from distill.objective import Objective, Pair, asked
 from distill.signals import Answer
 from distill.taps import ask
+from recipes.errors import RecipeError
 from recipes.others import STUDENT, students
 from recipes.students import Start, make, trimmed
 from recipes.tasks import Split
@@ -107,7 +108,14 @@ def _check_knowledge(work: Workspace) -> None:
     from recipes.folds import drawn
     from recipes.teachers import further_teacher
 
-    settings = work.recipe.distill
+    settings, train = work.recipe.distill, work.recipe.train
+    if work.task.pairs and (
+        settings.text or settings.augment or settings.train.augment or train.augment
+    ):
+        raise RecipeError(
+            "Rows are pairs of texts, and distill.text and augmentations (train.augment, "
+            "distill.augment, distill.train.augment) make single texts. Leave them out."
+        )
     check_texts(work)
     for name in settings.teachers:
         further_teacher(work, name)

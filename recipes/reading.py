@@ -93,6 +93,10 @@ def header(path: Path) -> str:
     return first.lstrip("# ").strip() if first.startswith("#") else ""
 
 
+#: Marks that mean something to YAML and are given as they are.
+_MARKS = ("|", ">", "&", "*", ",", ":", "-", "#", "!", "%", "@", "`")
+
+
 def read_recipe(name: str, overrides: Sequence[str] = (), plugins: Sequence[str] = ()) -> Recipe:
     """Read a recipe, lay the overrides over it and check the whole.
 
@@ -265,7 +269,8 @@ def _parse_override(text: str) -> dict[str, Any]:
             f"{text!r} is not an override; write key=value, such as train.epochs=2, no spaces."
         )
     try:
-        value: Any = yaml.load(raw, _Loader) if raw else None
+        # A mark alone, such as the | between labels, is a block of nothing to YAML.
+        value: Any = raw if raw in _MARKS else yaml.load(raw, _Loader) if raw else None
     except yaml.YAMLError as error:
         raise RecipeError(f"The value in {text!r} is not readable: {_one_line(error)}.") from None
     for part in reversed(key.strip().split(".")):

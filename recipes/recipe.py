@@ -61,7 +61,14 @@ class DataSettings(Settings):
         validation: File to choose models on; without it a part of the training rows.
         test: File to report on; without it a part of the rows.
         text: Column with the text; guessed where it is obvious.
-        label: Column with the label; guessed where it is obvious.
+        pair: Column with a second text, where rows are pairs of texts (does one follow from the
+            other, do they say the same); guessed from well-known couples of names.
+        label: Column with the label, guessed where it is obvious; or several columns that say with
+            0 and 1 which labels a text has.
+        problem: What kind of answer a row has: one of several labels, any number of them, one of
+            several that have an order, or a number. By default it is found from the labels.
+        separator: What parts the labels of a text that has several in one column.
+        order: The labels from low to high, where they have an order and are no numbers.
         test_fraction: Share of all rows that becomes the test split, stratified by label.
         validation_fraction: Share of the remaining rows that becomes the validation split.
         split_seed: Seed of the splits; kept apart from `Recipe.seed`, so that runs with several
@@ -78,7 +85,11 @@ class DataSettings(Settings):
     validation: str | None = None
     test: str | None = None
     text: str | None = None
-    label: str | None = None
+    pair: str | None = None
+    label: str | Annotated[tuple[str, ...], Field(strict=False, min_length=1)] | None = None
+    problem: Literal["auto", "single_label", "multi_label", "ordinal", "regression"] = "auto"
+    separator: Annotated[str, Field(min_length=1)] | None = None
+    order: Annotated[tuple[str | int | float, ...], Field(strict=False, min_length=2)] | None = None
     test_fraction: Fraction = 0.2
     validation_fraction: Fraction = 0.1
     split_seed: Seed = 0
@@ -93,6 +104,22 @@ class DataSettings(Settings):
             raise ValueError("give either source (a data set by name) or train (a file)")
         if self.source is not None and (self.validation or self.test):
             raise ValueError("validation and test files go with train, not with source")
+        return self
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> DataSettings:
+        several, ordered = self.problem in ("auto", "multi_label"), self.problem in (
+            "auto", "ordinal",
+        )  # fmt: skip
+        if not several and (self.separator is not None or isinstance(self.label, tuple)):
+            raise ValueError(
+                f"separator and a list of label columns are for texts with several labels, and "
+                f"problem={self.problem}. Leave one of them out"
+            )
+        if self.order is not None and (not ordered or self.separator is not None):
+            raise ValueError("order is for problem=ordinal, in which a text has one label")
+        if self.separator is not None and isinstance(self.label, tuple):
+            raise ValueError("separator is for one column of labels, and label names several")
         return self
 
 
@@ -170,7 +197,8 @@ class TrainSettings(Settings):
         precision: bfloat16 autocast where the device computes in it (``auto``), always, or never.
         augment: Ways to make new texts of the training texts, which go by the same labels.
         copies: New texts for each training text, if `augment` names any.
-        metric: Validation metric that picks the best epoch.
+        metric: Validation metric that picks the best epoch; null for the one that artefacts are
+            compared by: accuracy, micro F1 of several labels, or R² of numbers.
         patience: Stop after this many epochs without a better metric; null to run them all.
     """
 
@@ -184,7 +212,7 @@ class TrainSettings(Settings):
     precision: Literal["auto", "bf16", "float32"] = "auto"
     augment: Annotated[tuple[AnyLabelKeepingAugmentation, ...], Field(strict=False)] = ()
     copies: Positive = 1
-    metric: Literal["accuracy", "macro_f1"] = "accuracy"
+    metric: Literal["accuracy", "macro_f1"] | None = None
     patience: Positive | None = 2
 
 
@@ -399,7 +427,8 @@ class GateSettings(Settings):
     All of it is measured on validation rows.
 
     Attributes:
-        max_drop: Accuracy that quantization may cost, as a fraction.
+        max_drop: Accuracy, or what stands in its place for other problems, that quantization may
+            cost, as a fraction.
         min_label_agreement: Share of rows on which both must give the same label.
         max_latency_ms: Median milliseconds that one text may take on this machine, from its tokens
             on; null for no such goal. What holds it narrowly today may not tomorrow.
@@ -503,6 +532,15 @@ class Recipe(Settings):
             raise ValueError(
                 "train.augment is for rows that are learnt all at once: what is made of the rows "
                 "of a phase would not count as kept. Leave it out, or leave phases out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _phases_have_classes(self) -> Recipe:
+        if self.phases is not None and self.data.problem not in ("auto", "single_label"):
+            raise ValueError(
+                f"phases are for texts with one of several labels, and data.problem="
+                f"{self.data.problem}. Leave one of them out"
             )
         return self
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from adapters.classifier import load_classifier
@@ -19,6 +20,7 @@ from recipes.distributed import main_first
 from recipes.folds import fold_teachers
 from recipes.stages import SIGNALS
 from recipes.students import Start
+from recipes.tasks.text_classification import pieces
 from recipes.texts import origins
 from recipes.workspace import Workspace, load_tokenizer
 
@@ -44,6 +46,13 @@ def check_signals(work: Workspace, pair: Pair) -> None:
             "Leave distill.teachers and distill.folds out, or keep to objectives about answers, "
             "such as kl and ce."
         )
+    if work.rows.problem not in ("single_label", "ordinal"):
+        for key in ("teachers", "calibrate"):
+            if getattr(settings, key):
+                raise DistillError(
+                    f"distill.{key} is for problems in which a text has one of several labels, and "
+                    f"this one is of the type {work.rows.problem}. Leave it out."
+                )
     if settings.teacher == "cached":
         check_cacheable(wants)
 
@@ -122,7 +131,9 @@ def further_teacher(work: Workspace, name: str) -> tuple[PreTrainedModel, PreTra
         AdapterError: It is no finished classifier, or was trained for other labels.
     """
     path = assets.resolve(name, "model", offline=work.offline).path
-    model = load_classifier(path, work.rows.labels, device=work.hardware.device)
+    model = load_classifier(
+        path, work.rows.labels, device=work.hardware.device, kind=work.problem.kind
+    )
     return model, load_tokenizer(path)
 
 
@@ -137,6 +148,7 @@ def _live(
         max_length=work.max_length,
         wants=asked(settings.objectives, start.pair)[1],
         same_tokens=start.tokenizer.get_vocab() == tokenizer.get_vocab(),
+        pieces=partial(pieces, pairs=work.task.pairs),
     )
     if settings.calibrate:
         found = fit_temperature(_on_validation(work, live), work.rows.validation.labels)

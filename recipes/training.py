@@ -165,14 +165,15 @@ def fit(
     """
     precision = hardware.bf16_for(settings.precision, allow_fallback)
     speed = Speed(sum(len(row["input_ids"]) for row in train), hardware.device)
-    callbacks: list[TrainerCallback] = [Progress(title, settings.metric), speed]
+    metric = settings.metric or problem.headline
+    callbacks: list[TrainerCallback] = [Progress(title, metric), speed]
     if isinstance(module, Learner):
         callbacks.append(Clock(module))
     if settings.patience is not None and validation:
         callbacks.append(Patience(settings.patience, since=_last_begin(module)))
     inner: Any = getattr(module, "model", module)
     switches = callbacks_of(strategy, inner) if strategy is not None else ()
-    arguments = _arguments(folder, settings, hardware, precision, seed, steps=len(train))
+    arguments = _arguments(folder, settings, hardware, precision, seed, len(train), metric)
     if not validation:
         arguments.eval_strategy, arguments.load_best_model_at_end = IntervalStrategy.NO, False
         # Nothing is waited for at the end of an epoch, and one may be long.
@@ -197,7 +198,7 @@ def fit(
     history = [
         {key: value for key, value in entry.items() if key != "step"}
         for entry in trainer.state.log_history
-        if "loss" in entry or f"eval_{settings.metric}" in entry
+        if "loss" in entry or f"eval_{metric}" in entry
     ]
     return Trained(history, speed.tokens_per_second(), speed.peak_memory_bytes)
 
@@ -253,6 +254,7 @@ def _arguments(
     bf16: bool,
     seed: int,
     steps: int,
+    metric: str,
 ) -> TrainingArguments:
     """Return the Trainer's settings."""
     return TrainingArguments(
@@ -272,7 +274,7 @@ def _arguments(
         save_strategy="epoch",
         save_total_limit=2,
         load_best_model_at_end=True,
-        metric_for_best_model=f"eval_{settings.metric}",
+        metric_for_best_model=f"eval_{metric}",
         greater_is_better=True,
         restore_callback_states_from_checkpoint=True,
         logging_strategy="steps",

@@ -63,7 +63,9 @@ class Workspace:
     @cached_property
     def problem(self) -> Problem:
         """What kind of answer the rows have."""
-        problem: Problem = problems.get(self.rows.problem)(self.rows.labels, self.rows.train.labels)
+        problem: Problem = problems.get(self.rows.problem)(
+            self.rows.labels, self.rows.train.labels, self.rows.facts
+        )
         return problem
 
     @property
@@ -140,6 +142,7 @@ class Workspace:
             bf16=self.hardware.bf16_for(recipe.train.precision, recipe.allow_fallback),
             device=self.hardware.device,
             seed=recipe.seed,
+            kind=self.problem.kind,
         )
 
     def load_taught(self) -> PreTrainedModel:
@@ -148,7 +151,12 @@ class Workspace:
         Raises:
             AdapterError: It is none, or was trained for other labels.
         """
-        return load_classifier(self.backbone.path, self.rows.labels, device=self.hardware.device)
+        return load_classifier(
+            self.backbone.path,
+            self.rows.labels,
+            device=self.hardware.device,
+            kind=self.problem.kind,
+        )
 
     def examples(self, split: str, tokenizer: PreTrainedTokenizerBase) -> list[dict[str, Any]]:
         """Return a split's rows as examples, in their order."""

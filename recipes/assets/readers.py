@@ -1,4 +1,4 @@
-"""Raw files of catalogue data to rows: columns ``text`` and ``label``, both strings.
+"""Raw files of catalogue data to rows: columns ``text`` and ``label``, mostly both strings.
 
 Rows come in file order and are not deduplicated: the task does that, and counts what it removed.
 """
@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import random
+
     from pandas import DataFrame
 
 _AIRLINES = re.compile(
@@ -44,6 +46,71 @@ def read_trec(path: Path) -> dict[str, DataFrame]:
 def read_trec_fine(path: Path) -> dict[str, DataFrame]:
     """Read 5,452 TREC questions with their fine class, for example ``LOC:city``."""
     return {"all": _frame(_trec_questions(path))}
+
+
+def read_trec_both(path: Path) -> dict[str, DataFrame]:
+    """Read 5,452 TREC questions with both labels, for example ``["LOC", "LOC:city"]``."""
+    from pandas import DataFrame
+
+    rows = _trec_questions(path)
+    labels = [[label.split(":")[0], label] for _, label in rows]
+    return {"all": DataFrame({"text": [text for text, _ in rows], "label": labels})}
+
+
+def read_trec_pairs(path: Path) -> dict[str, DataFrame]:
+    """Read pairs of TREC questions: do both ask for the same fine class, ``same`` or ``different``?
+
+    Half of the pairs are of one class; of the others, half are at least of one coarse class. Each
+    question is in pairs of one split only.
+    """
+    import random
+
+    chance = random.Random(0)
+    rows = list(dict.fromkeys(_trec_questions(path)))
+    chance.shuffle(rows)
+    ends = (0, len(rows) * 7 // 10, len(rows) * 8 // 10, len(rows))
+    return {
+        name: _question_pairs(rows[start:end], chance)
+        for name, start, end in zip(("train", "validation", "test"), ends, ends[1:], strict=False)
+    }
+
+
+def _question_pairs(rows: list[tuple[str, str]], chance: random.Random) -> DataFrame:
+    from pandas import DataFrame
+
+    coarse: dict[str, list[tuple[str, str]]] = {}
+    fine: dict[str, list[str]] = {}
+    for text, label in rows:
+        fine.setdefault(label, []).append(text)
+        coarse.setdefault(label.split(":")[0], []).append((text, label))
+    pairs = []
+    for number, (text, label) in enumerate(rows):
+        if number % 2 == 0 and len(fine[label]) > 1:
+            other = chance.choice([one for one in fine[label] if one != text])
+            pairs.append((text, other, "same"))
+            continue
+        near = coarse[label.split(":")[0]] if number % 4 == 1 else rows
+        strangers = [one for one, its in near if its != label] or [
+            one for one, its in rows if its != label
+        ]
+        pairs.append((text, chance.choice(strangers), "different"))
+    return DataFrame(pairs, columns=["text", "pair", "label"])
+
+
+def read_movie_ratings(path: Path) -> dict[str, DataFrame]:
+    """Read 10,605 film-review sentences with the mean rating of 20 people, -4 to 4."""
+    from pandas import DataFrame
+
+    fields = [line.split("\t") for line in _lines(path)[1:]]
+    ratings = [float(rating) for _, rating, _ in fields]
+    return {"all": DataFrame({"text": [text for _, _, text in fields], "rating": ratings})}
+
+
+def read_movie_stars(path: Path) -> dict[str, DataFrame]:
+    """Read the same sentences with one to five stars: the rating in five steps of equal width."""
+    frame = read_movie_ratings(path)["all"]
+    stars = ((frame["rating"] + 4) / 1.6).astype(int).clip(0, 4) + 1
+    return {"all": frame.assign(stars=stars)[["text", "stars"]]}
 
 
 def read_movie_sentiment(path: Path) -> dict[str, DataFrame]:
@@ -132,7 +199,11 @@ def read_plain_text(dialog: Path, *snippets: Path) -> dict[str, DataFrame]:
 READERS: dict[str, Callable[..., dict[str, DataFrame]]] = {
     "trec": read_trec,
     "trec_fine": read_trec_fine,
+    "trec_both": read_trec_both,
+    "trec_pairs": read_trec_pairs,
     "movie_sentiment": read_movie_sentiment,
+    "movie_ratings": read_movie_ratings,
+    "movie_stars": read_movie_stars,
     "plain_text": read_plain_text,
     "sms_spam": read_sms_spam,
     "airline_tweets": read_airline_tweets,

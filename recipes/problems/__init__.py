@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from adapters import Registry
@@ -22,19 +22,36 @@ class Problem(ABC):
     Args:
         labels: Names of the model's outputs, in their order.
         train: What the training rows say, in the form of `recipes.tasks.Split.labels`: for what
-            is weighted or scaled by them.
+            is weighted by them.
+        facts: What the edge runtime has to know besides the labels: `recipes.tasks.Rows.facts`.
     """
 
     #: The metric that artefacts are compared by, one of `metrics`; the higher the better.
     headline: ClassVar[str]
+    #: Label of a text that has none, in a batch of training texts; objectives leave it out.
+    unlabelled: Any = -100
+    #: What transformers calls it; None for exactly one label.
+    kind: ClassVar[str | None] = None
+    #: Objectives that are called otherwise here, by the name that a recipe gives them.
+    objectives: ClassVar[Mapping[str, str]] = {}
 
-    def __init__(self, labels: Sequence[str], train: Sequence[Any] = ()) -> None:
+    def __init__(
+        self,
+        labels: Sequence[str],
+        train: Sequence[Any] = (),
+        facts: Mapping[str, Any] | None = None,
+    ) -> None:
         self.labels = tuple(labels)
         self.train = train
+        self.facts = dict(facts or {})
 
     @abstractmethod
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the mean loss ``[]`` of logits ``[batch, outputs]`` and a batch of labels."""
+
+    @abstractmethod
+    def constant(self) -> np.ndarray:
+        """Return the logits ``[outputs]`` that fit the training rows best without a look at one."""
 
     @abstractmethod
     def metrics(self, logits: np.ndarray, labels: Sequence[Any]) -> dict[str, float]:
@@ -45,10 +62,20 @@ class Problem(ABC):
         """Return probabilities ``[rows, outputs]``, as the edge runtime gives them."""
 
     @abstractmethod
+    def answers(self, logits: np.ndarray) -> np.ndarray:
+        """Return what logits ``[rows, outputs]`` say, in the form of the rows' labels."""
+
     def same(self, one: np.ndarray, other: np.ndarray) -> np.ndarray:
         """Tell for each row whether two models' logits ``[rows, outputs]`` give the same answer."""
+        differ = self.answers(one) != self.answers(other)
+        same: np.ndarray = ~differ.reshape(len(differ), -1).any(axis=1)
+        return same
+
+    def told(self, answer: Any) -> str:
+        """Put an answer, or the label of a row, into words."""
+        return self.labels[int(answer)]
 
 
 problems: Registry[type[Problem]] = Registry("problem", group="potstill.problems", base=Problem)
 
-from recipes.problems import single_label  # noqa: E402, F401  (registers itself)
+from recipes.problems import multi_label, ordinal, regression, single_label  # noqa: E402, F401

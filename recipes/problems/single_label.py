@@ -24,6 +24,13 @@ class SingleLabel(Problem):
 
         return cross_entropy(logits, labels)
 
+    def constant(self) -> np.ndarray:
+        """Return the logarithms of the labels' shares."""
+        import numpy as np
+
+        counts = np.bincount(self.train, minlength=len(self.labels)) + 1
+        return np.log(counts / counts.sum())  # type: ignore[no-any-return]
+
     def metrics(self, logits: np.ndarray, labels: Sequence[Any]) -> dict[str, float]:
         """Return accuracy, and F1, precision and recall averaged over classes."""
         import numpy as np
@@ -34,11 +41,10 @@ class SingleLabel(Problem):
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
         """Return the softmax of the logits."""
-        import numpy as np
+        from export.edge import probabilities
 
-        exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-        return exponentials / exponentials.sum(axis=1, keepdims=True)  # type: ignore[no-any-return]
+        return probabilities(logits, "single_label")
 
-    def same(self, one: np.ndarray, other: np.ndarray) -> np.ndarray:
-        """Tell for each row whether the highest logit is that of the same label."""
-        return one.argmax(axis=1) == other.argmax(axis=1)  # type: ignore[no-any-return]
+    def answers(self, logits: np.ndarray) -> np.ndarray:
+        """Return the id of each row's highest logit."""
+        return logits.argmax(axis=1)  # type: ignore[no-any-return]

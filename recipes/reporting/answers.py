@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from recipes.reporting import charts, label_charts
+from recipes.reporting import charts, label_charts, panels
 from recipes.reporting.panels import Panel
 from recipes.reporting.summary import Summary, accuracy
 from recipes.reporting.units import apart, one_line, percent, points
@@ -16,6 +16,77 @@ if TYPE_CHECKING:
 
 #: Characters of a test row's text that the report shows.
 _SHOWN = 120
+
+
+def answers_part(work: Workspace, summary: Summary) -> dict[str, Any]:
+    """Return the parts of the report about answers and labels, by the names of the template.
+
+    Parts that make no sense for a problem type are None, or empty.
+    """
+    parts: dict[str, Any] = dict.fromkeys(("confusion", "class_scores", "calibration", "numbers"))
+    if work.rows.problem == "regression":
+        wrong = misses(work, summary)
+        parts |= {"numbers": numbers(work, summary), "classes": None, "pairs": []}
+        takeaway = f"The test rows on which {summary.shipped.name} is farthest off."
+    elif work.rows.problem == "multi_label":
+        wrong = misses(work, summary)
+        parts |= {"class_scores": class_scores(work, summary), "pairs": []}
+        parts["classes"] = panels.classes(work)
+        takeaway = f"The test rows on which {summary.shipped.name} is surest of wrong labels."
+    else:
+        wrong = mistakes(work, summary)
+        parts |= {
+            "confusion": confusion(work, summary),
+            "class_scores": class_scores(work, summary),
+            "calibration": calibration(work, summary),
+            "pairs": frequent_confusions(work, summary),
+            "classes": panels.classes(work),
+        }
+        takeaway = about_mistakes(wrong, summary)
+    return {**parts, "mistakes": wrong, "mistakes_takeaway": takeaway}
+
+
+def numbers(work: Workspace, summary: Summary) -> Panel:
+    """How near the given numbers are to the true ones."""
+    from recipes.problems.regression import Regression
+
+    own, problem = summary.shipped, work.problem
+    assert isinstance(problem, Regression)
+    given = problem.numbers(work.logits(own.name)["test"])
+    truth = problem.numbers(work.rows.test.labels)
+    sentence = (
+        f"{own.name} is off by {own.metrics['mae']:.3g} on average and explains "
+        f"{percent(own.metrics['r2'])} of the variance; rank correlation "
+        f"{own.metrics['spearman']:.2f}."
+    )
+    chart = charts.numbers(truth.tolist(), given.tolist(), work.rows.labels[0])
+    return Panel("numbers", f"{own.name} against the truth, on test", sentence, chart)
+
+
+def misses(work: Workspace, summary: Summary, most: int = 10) -> list[dict[str, Any]]:
+    """Return the test rows on which the shipped file is farthest off; fields as of `mistakes`."""
+    import numpy as np
+
+    problem, truth = work.problem, np.asarray(work.rows.test.labels)
+    logits = work.logits(summary.shipped.name)["test"]
+    given, teacher = (
+        problem.answers(work.logits(name)["test"])
+        for name in (summary.shipped.name, summary.teacher.name)
+    )
+    likely = problem.probabilities(logits)
+    off = np.abs(likely - truth.reshape(likely.shape)).max(axis=1)
+    wrong = np.flatnonzero((given != truth).reshape(len(truth), -1).any(axis=1))
+    several = work.rows.problem == "multi_label"
+    return [
+        {
+            "text": one_line(work.rows.test.texts[row], _SHOWN),
+            "true": one_line(problem.told(truth[row]), 60),
+            "given": one_line(problem.told(given[row]), 60),
+            "probability": percent(float(off[row])) if several else "",
+            "teacher": one_line(problem.told(teacher[row]), 60),
+        }
+        for row in wrong[np.argsort(-off[wrong], kind="stable")][:most]
+    ]
 
 
 def confusion(work: Workspace, summary: Summary) -> Panel:
@@ -45,8 +116,22 @@ def confusions(work: Workspace, name: str) -> np.ndarray:
 
     size = len(work.rows.labels)
     counts = np.zeros((size, size), dtype=int)
-    np.add.at(counts, (np.asarray(work.rows.test.labels), work.logits(name)["test"].argmax(1)), 1)
+    given = work.problem.answers(work.logits(name)["test"])
+    np.add.at(counts, (np.asarray(work.rows.test.labels), given), 1)
     return counts
+
+
+def scores_by_label(work: Workspace, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return F1 of each label on the test rows and in how many rows it is right, ``[labels]``."""
+    import numpy as np
+
+    if work.rows.problem != "multi_label":
+        counts = confusions(work, name)
+        return f1_by_label(counts), counts.sum(axis=1)
+    given = work.problem.answers(work.logits(name)["test"])
+    truth = np.asarray(work.rows.test.labels)
+    both = 2 * (given * truth).sum(axis=0) / np.maximum(1, given.sum(axis=0) + truth.sum(axis=0))
+    return both, truth.sum(axis=0)
 
 
 def worst_pairs(counts: np.ndarray, most: int = 8) -> list[tuple[int, int, int]]:
@@ -105,9 +190,8 @@ def class_scores(work: Workspace, summary: Summary) -> Panel:
     """Which labels are hard, and which suffered on the way."""
     names = [name for name in ("teacher", "student") if name in work.ledger]
     names += [summary.shipped.name]
-    counts = {name: confusions(work, name) for name in names}
-    support = counts[names[-1]].sum(axis=1)
-    scores = {name: f1_by_label(table) for name, table in counts.items()}
+    scores = {name: scores_by_label(work, name)[0] for name in names}
+    support = scores_by_label(work, names[-1])[1]
     own = scores[names[-1]]
     order = sorted((int(i) for i in support.nonzero()[0]), key=lambda i: own[i])
     labels = [one_line(label, 40) for label in work.rows.labels]
@@ -149,8 +233,11 @@ def mistakes(work: Workspace, summary: Summary, most: int = 10) -> list[dict[str
     import numpy as np
 
     probabilities = work.problem.probabilities(work.logits(summary.shipped.name)["test"])
-    teacher = work.logits(summary.teacher.name)["test"].argmax(1)
-    truth, given = np.asarray(work.rows.test.labels), probabilities.argmax(1)
+    teacher, given = (
+        work.problem.answers(work.logits(name)["test"])
+        for name in (summary.teacher.name, summary.shipped.name)
+    )
+    truth = np.asarray(work.rows.test.labels)
     sure = probabilities.max(axis=1)
     wrong = np.flatnonzero(given != truth)
     names = [one_line(label, 40) for label in work.rows.labels]

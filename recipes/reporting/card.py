@@ -9,15 +9,17 @@ from typing import Any
 import yaml
 
 from recipes.ladder import held_in
+from recipes.ledger import Row
 from recipes.others import student_of, students
 from recipes.reading import plain
-from recipes.reporting.answers import confusions, f1_by_label
+from recipes.reporting.answers import scores_by_label
 from recipes.reporting.ladder import rungs
 from recipes.reporting.phases import phases_table
 from recipes.reporting.rendering import render
 from recipes.reporting.summary import (
     Summary,
     accuracy,
+    called,
     known_phases,
     latency,
     margin,
@@ -60,7 +62,9 @@ def model_card(work: Workspace, summary: Summary, environment: Mapping[str, Any]
         bargain=_bargain(summary),
         interval=f"{percent(low)} to {percent(high)}",
         accuracy=percent(accuracy(own)),
-        f1=percent(own.metrics["macro_f1"]),
+        score=called(own),
+        problem=work.rows.problem,
+        more=_more(own),
         max_length=work.max_length,
         labels=_labels(work, summary),
         phases=phases_table(work, own.name),
@@ -87,13 +91,23 @@ def bundle_card(work: Workspace, shipped: str) -> str:
         name=work.folder.resolve().name,
         row=row,
         accuracy=percent(accuracy(row)),
-        f1=percent(row.metrics["macro_f1"]),
+        score=called(row),
+        problem=work.rows.problem,
+        pairs=work.task.pairs,
+        more=_more(row),
         labels=work.rows.labels,
         phases=known_phases(work.ledger),
         max_length=work.max_length,
         weights=work.backbone,
         data=work.rows,
     )
+
+
+def _more(row: Row) -> str:
+    """Say what else was measured, beside the headline."""
+    if row.headline == "r2":
+        return f"a mean distance of {row.metrics['mae']:.3g}"
+    return f"a macro F1 of {percent(row.metrics['macro_f1'])}"
 
 
 def _front_matter(work: Workspace, summary: Summary) -> str:
@@ -105,7 +119,8 @@ def _front_matter(work: Workspace, summary: Summary) -> str:
     tags += ["int8"] if held_in(own) == "int8" else []
     source = recipe.data.source
     measured = {"accuracy": "accuracy", "f1": "macro_f1", "precision": "precision"}
-    measured["recall"] = "recall"
+    measured |= {"recall": "recall", "r_squared": "r2", "spearmanr": "spearman"}
+    measured = {kind: name for kind, name in measured.items() if name in own.metrics}
     results = [
         {"type": kind, "name": name.replace("_", " "), "value": round(own.metrics[name], 4)}
         for kind, name in measured.items()
@@ -172,14 +187,23 @@ def _bargain(summary: Summary) -> str:
 
 
 def _labels(work: Workspace, summary: Summary) -> list[dict[str, Any]]:
-    counts = confusions(work, summary.shipped.name)
-    scores = f1_by_label(counts)
-    splits = [Counter(getattr(work.rows, n).labels) for n in ("train", "validation", "test")]
+    if work.rows.problem == "regression":
+        return []
+    scores, there = scores_by_label(work, summary.shipped.name)
+    several = work.rows.problem == "multi_label"
+    splits = []
+    for name in ("train", "validation", "test"):
+        given = getattr(work.rows, name).labels
+        splits.append(
+            Counter(place for row in given for place, one in enumerate(row) if one)
+            if several
+            else Counter(given)
+        )
     return [
         {
             "name": label,
             "rows": [f"{split[number]:,}" for split in splits],
-            "f1": percent(scores[number]) if counts[number].sum() else "",
+            "f1": percent(scores[number]) if there[number] else "",
         }
         for number, label in enumerate(work.rows.labels)
     ]

@@ -219,3 +219,25 @@ def lengths(tokens: Mapping[str, Sequence[int]], limit: int) -> Figure:
     axes.set_ylabel("rows of the split, %")
     legend(axes, len(tokens))
     return figure
+
+
+@chart
+def numbers(truth: Sequence[float], given: Sequence[float], name: str) -> Figure:
+    """Draw given numbers against true ones; on the line they are equal.
+
+    Args:
+        truth: What the test rows say.
+        given: What the model says.
+        name: What the number is.
+    """
+    figure = canvas(WIDTH, 380)
+    axes = frame(figure, 52, 16, 20, 40)
+    low, high = min(*truth, *given), max(*truth, *given)
+    room = 0.04 * (high - low) or 1.0
+    axes.set(xlim=(low - room, high + room), ylim=(low - room, high + room))
+    axes.plot([low, high], [low, high], color=shade("line"), lw=1.2, zorder=1)
+    color = shade("student")
+    axes.plot(truth, given, "o", ms=3, mew=0, alpha=0.35, color=color, zorder=2)
+    axes.set_xlabel(f"{name}, true")
+    axes.set_ylabel(f"{name}, given")
+    return figure

@@ -131,7 +131,7 @@ def figures(ledger: Ledger) -> dict[str, float]:
     found = {
         "validation_accuracy": teacher.validation_score,
         "test_accuracy": teacher.score,
-        "macro_f1": teacher.metrics["macro_f1"],
+        **({"macro_f1": f1} if (f1 := teacher.metrics.get("macro_f1")) is not None else {}),
         "trainable_parameters": teacher.trainable_parameters,
         "trainable_share": teacher.trainable_parameters / teacher.parameters,
         "seconds": teacher.seconds,

@@ -35,7 +35,7 @@ class DistillationPart:
         start: What both students start from.
         right: On how many test rows the teacher is right, and on how many wrong.
         students: A row of the table for each student; figures as text.
-        classes: The chart of gains by label.
+        classes: The chart of gains by label; None where texts have several.
         by_label: The same as a table: a row for each label.
         differences: Title and test rows of each kind of difference.
         cost: What the teacher cost, in a sentence.
@@ -46,7 +46,7 @@ class DistillationPart:
     start: str
     right: tuple[int, int]
     students: Sequence[Mapping[str, str]]
-    classes: Panel
+    classes: Panel | None
     by_label: Sequence[Mapping[str, str]]
     differences: Sequence[tuple[str, Sequence[Mapping[str, Any]]]]
     cost: str
@@ -58,12 +58,15 @@ class _Answers:
     """What teacher and students answer on the test rows.
 
     Attributes:
-        truth: Label ids, ``[rows]``.
+        names: What each answer is called; answers are positions in it. Those of texts with several
+            labels are sets of labels.
+        truth: The right answers, ``[rows]``.
         teacher: The teacher's answers, likewise.
         given: The answers of each student, likewise.
         sure: The probability that a student's answer comes with.
     """
 
+    names: Sequence[str]
     truth: np.ndarray
     teacher: np.ndarray
     given: Mapping[str, np.ndarray]
@@ -75,19 +78,22 @@ class _Answers:
 
 
 def distillation_part(work: Workspace, summary: Summary) -> DistillationPart | None:
-    """Return the part of the report about distillation; None if a student is missing."""
-    if not all(name in work.ledger for name in _STUDENTS):
+    """Return the part of the report about distillation.
+
+    It is None if a student is missing, and where answers are numbers, which are not right or wrong.
+    """
+    if not all(name in work.ledger for name in _STUDENTS) or work.rows.problem == "regression":
         return None
     answers = _answers(work, summary.teacher.name)
-    gains = _gains_by_label(answers)
+    gains = _gains_by_label(answers) if work.rows.problem != "multi_label" else {}
     taught = answers.teacher == answers.truth
     return DistillationPart(
         verdict=_verdict(answers),
         start=_start(work),
         right=(int(taught.sum()), int((~taught).sum())),
         students=[_student(work.ledger[name], answers) for name in _STUDENTS],
-        classes=_classes(work, answers, gains),
-        by_label=_by_label(work, answers, gains),
+        classes=_classes(answers, gains) if gains else None,
+        by_label=_by_label(answers, gains),
         differences=_differences(work, answers),
         cost=_cost(work),
         costs=[_costs(row) for row in work.ledger if row.stage in _STAGES],
@@ -100,10 +106,20 @@ def _answers(work: Workspace, teacher: str) -> _Answers:
     probabilities = {
         name: work.problem.probabilities(work.logits(name)["test"]) for name in _STUDENTS
     }
+    given = {name: work.problem.answers(work.logits(name)["test"]) for name in _STUDENTS}
+    taught = work.problem.answers(work.logits(teacher)["test"])
+    every = np.concatenate([np.asarray(work.rows.test.labels), taught, *given.values()])
+    if every.ndim == 1:
+        names, places = list(work.rows.labels), every
+    else:
+        kinds, places = np.unique(every, axis=0, return_inverse=True)
+        names = [work.problem.told(kind) for kind in kinds]
+    truth, of_teacher, *of_students = np.split(places.reshape(-1), 2 + len(_STUDENTS))
     return _Answers(
-        truth=np.asarray(work.rows.test.labels),
-        teacher=work.logits(teacher)["test"].argmax(axis=1),
-        given={name: values.argmax(axis=1) for name, values in probabilities.items()},
+        names=[one_line(name, 40) for name in names],
+        truth=truth,
+        teacher=of_teacher,
+        given=dict(zip(_STUDENTS, of_students, strict=True)),
         sure={name: values.max(axis=1) for name, values in probabilities.items()},
     )
 
@@ -160,7 +176,7 @@ def _student(row: Row, answers: _Answers) -> dict[str, str]:
         "name": row.name,
         "validation": percent(row.validation_score, 2),
         "test": percent(accuracy(row), 2),
-        "macro_f1": percent(row.metrics["macro_f1"], 2),
+        "macro_f1": percent(row.metrics.get("macro_f1", 0.0), 2),
         "agrees": percent(float(same.mean())),
         "agrees_right": _share(same[taught]),
         "agrees_wrong": _share(same[~taught]),
@@ -186,9 +202,8 @@ def _recall(answers: _Answers, name: str, label: int) -> float:
     return float(answers.right(name)[answers.truth == label].mean())
 
 
-def _classes(work: Workspace, answers: _Answers, gains: Mapping[int, Gain]) -> Panel:
-    names = [one_line(label, 40) for label in work.rows.labels]
-    order, remarks = list(gains), []
+def _classes(answers: _Answers, gains: Mapping[int, Gain]) -> Panel:
+    names, order, remarks = answers.names, list(gains), []
     for label, word in ((order[0], "gains"), (order[-1], "loses")):
         gain = gains[label]
         if (gain.mean > 0) == (word == "gains") and gain.mean:
@@ -201,17 +216,15 @@ def _classes(work: Workspace, answers: _Answers, gains: Mapping[int, Gain]) -> P
     chart = label_charts.class_gains(
         {name: [_recall(answers, name, label) for label in gains] for name in _STUDENTS},
         [f"{points(gain.mean)} ({gain.rows:,})" for gain in gains.values()],
-        [work.rows.labels[label] for label in order],
+        [names[label] for label in order],
     )
     return Panel("class_gains", "Gain by label", f"Recall: {'; '.join(remarks)}.", chart)
 
 
-def _by_label(
-    work: Workspace, answers: _Answers, gains: Mapping[int, Gain]
-) -> list[dict[str, str]]:
+def _by_label(answers: _Answers, gains: Mapping[int, Gain]) -> list[dict[str, str]]:
     return [
         {
-            "label": one_line(work.rows.labels[label], 60),
+            "label": answers.names[label],
             "rows": f"{gain.rows:,}",
             "student": percent(_recall(answers, "student", label)),
             "alone": percent(_recall(answers, "student-alone", label)),
@@ -242,15 +255,15 @@ def _differences(work: Workspace, answers: _Answers) -> list[tuple[str, list[dic
 
 
 def _example(work: Workspace, answers: _Answers, row: int) -> dict[str, Any]:
-    names, truth = work.rows.labels, answers.truth[row]
+    names, truth = answers.names, answers.truth[row]
     given = {"teacher": answers.teacher[row]}
     given |= {name: answers.given[name][row] for name in _STUDENTS}
     return {
         "text": one_line(work.rows.test.texts[row], _SHOWN),
-        "true": one_line(names[truth], 40),
+        "true": names[truth],
         "answers": [
             {
-                "label": one_line(names[label], 40),
+                "label": names[label],
                 "sure": percent(answers.sure[name][row], 0) if name in answers.sure else "",
                 "right": bool(label == truth),
             }

@@ -9,6 +9,7 @@ from typing import Any
 from recipes.ledger import Row
 from recipes.reporting import charts
 from recipes.reporting.panels import Panel
+from recipes.reporting.summary import called
 from recipes.reporting.table import print_table
 from recipes.reporting.units import megabytes, milliseconds, percent
 from recipes.workspace import Workspace
@@ -51,7 +52,7 @@ def rungs(row: Row) -> list[Rung]:
 def frontier(row: Row) -> set[str]:
     """Return the steps that no other beats: more accurate, smaller or faster, and nothing worse."""
     marks = {
-        entry["step"]: (-entry["metrics"]["accuracy"], entry["size_bytes"], time)
+        entry["step"]: (-entry["metrics"][row.headline], entry["size_bytes"], time)
         for entry in row.ladder
         if (time := _time(row, entry)) is not None
     }
@@ -100,7 +101,7 @@ def ladder_panel(row: Row) -> Panel | None:
             name=row.name,
             text=f"{entry['step']} · {megabytes(entry['size_bytes'])}",
             latency=time,
-            accuracy=entry["metrics"]["accuracy"],
+            accuracy=entry["metrics"][row.headline],
             shipped=entry["chosen"],
         )
         for entry, time in timed
@@ -109,9 +110,9 @@ def ladder_panel(row: Row) -> Panel | None:
     listed = "; ".join(entry["step"] for entry, _ in timed if entry["step"] in best)
     return Panel(
         "frontier",
-        "Forms of the file: accuracy against latency",
-        f"On validation rows. Nothing is more accurate, smaller and faster at once than: {listed}.",
-        charts.tradeoff(spots, "validation accuracy, %"),
+        f"Forms of the file: {called(row)} against latency",
+        f"On validation rows. Nothing is better, smaller and faster at once than: {listed}.",
+        charts.tradeoff(spots, f"validation {called(row)}, %"),
         wide=True,
     )
 
@@ -126,7 +127,7 @@ def _cells(row: Row, entry: Mapping[str, Any]) -> list[str]:
         return ["", "", "", ""]
     least = min(found["validation_labels"], found["batches_labels"])
     return [
-        percent(entry["metrics"]["accuracy"], 2),
+        percent(entry["metrics"][row.headline], 2),
         percent(least, 2),
         megabytes(entry["size_bytes"]),
         milliseconds(time),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from recipes.reporting import charts, label_charts
-from recipes.reporting.summary import Summary, accuracy, latency, merit, speed
+from recipes.reporting.summary import Summary, accuracy, called, latency, merit, speed
 from recipes.reporting.units import apart, megabytes, one_line, percent
 from recipes.tasks.wording import counted, listed
 from recipes.workspace import Workspace
@@ -73,11 +73,17 @@ def tradeoff(work: Workspace, summary: Summary) -> Panel:
         for row, time in timed
         if row not in low
     ]
-    return Panel("tradeoff", title, " ".join(remarks), charts.tradeoff(spots), wide=True)
+    return Panel(
+        "tradeoff",
+        title,
+        " ".join(remarks),
+        charts.tradeoff(spots, f"test {called(summary.shipped)}, %"),
+        wide=True,
+    )
 
 
 def _bargain(summary: Summary) -> str:
-    words = merit(summary.gained)
+    words = merit(summary.gained, called(summary.shipped))
     if summary.faster is None:
         return f"{summary.shipped.name} has {words} compared with {summary.teacher.name}."
     return f"{summary.shipped.name} is {speed(summary.faster)} {summary.teacher.name}, at {words}."
@@ -90,10 +96,10 @@ def trainings(work: Workspace) -> list[Panel]:
         for name in _TRAININGS
         if (path := work.folder / "curves" / f"{name}.json").exists()
     }
-    metrics = {name: _settings(work, name).metric for name in logs}
-    metric = metrics.get("teacher", "accuracy")
+    metrics = {name: _settings(work, name).metric or work.problem.headline for name in logs}
+    metric = metrics.get("teacher", work.problem.headline)
     if any(other != metric for other in metrics.values()):
-        metric = "accuracy"
+        metric = work.problem.headline
     curves = {name: _curve(log, f"eval_{metric}") for name, log in logs.items()}
     losses = {name: _curve(log, "loss") for name, log in logs.items()}
     if not all(curves.values()) or not all(losses.values()) or not logs:
@@ -205,20 +211,21 @@ def classes(work: Workspace) -> Panel:
     """How many rows each label has."""
     import numpy as np
 
-    size = len(work.rows.labels)
+    several, size = work.rows.problem == "multi_label", len(work.rows.labels)
+    labels = {name: getattr(work.rows, name).labels for name in ("train", "validation", "test")}
     counts = {
-        name: np.bincount(getattr(work.rows, name).labels, minlength=size)
-        for name in ("train", "validation", "test")
+        name: np.sum(given, axis=0) if several else np.bincount(given, minlength=size)
+        for name, given in labels.items()
     }
     train = counts["train"]
     order = np.argsort(-train, kind="stable")
     first, last = order[0], order[-1]
-    labels = [one_line(label, 40) for label in work.rows.labels]
+    called = [one_line(label, 40) for label in work.rows.labels]
     shares = {name: values / max(1, values.sum()) for name, values in counts.items()}
     most = max(float(np.abs(shares[name] - shares["train"]).max()) for name in shares)
     sentence = (
-        f"{labels[first]} is the largest label with {percent(train[first] / train.sum())} of the "
-        f"training rows, {labels[last]} the smallest with {percent(train[last] / train.sum())} "
+        f"{called[first]} is the largest label with {percent(train[first] / train.sum())} of the "
+        f"training rows, {called[last]} the smallest with {percent(train[last] / train.sum())} "
         f"({counted(int(train[last]), 'row')}); shares in the splits differ by at most "
         f"{apart(most)}."
     )

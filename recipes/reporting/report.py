@@ -18,7 +18,7 @@ from recipes.reporting.drawing import COLORS
 from recipes.reporting.ladder import ladder_panel, rungs
 from recipes.reporting.phases import phases_part
 from recipes.reporting.rendering import render, write_text
-from recipes.reporting.summary import Summary, accuracy, latency, margin, speed, summarize
+from recipes.reporting.summary import Summary, accuracy, called, latency, margin, speed, summarize
 from recipes.reporting.table import ledger_cells
 from recipes.reporting.units import (
     duration,
@@ -50,7 +50,6 @@ def write_report(work: Workspace, reasons: list[str]) -> None:
 
 
 def _page(work: Workspace, summary: Summary, environment: Mapping[str, Any]) -> str:
-    wrong = answers.mistakes(work, summary)
     return render(
         "report.html.j2",
         name=work.folder.resolve().name,
@@ -68,17 +67,12 @@ def _page(work: Workspace, summary: Summary, environment: Mapping[str, Any]) -> 
         trainings=panels.trainings(work),
         phases=phases_part(work),
         distillation=distillation_part(work, summary),
-        confusion=answers.confusion(work, summary),
-        class_scores=answers.class_scores(work, summary),
-        calibration=answers.calibration(work, summary),
-        pairs=answers.frequent_confusions(work, summary),
-        mistakes=wrong,
-        mistakes_takeaway=answers.about_mistakes(wrong, summary),
-        classes=panels.classes(work),
+        **answers.answers_part(work, summary),
         lengths=panels.lengths(work),
         proofs=_proofs(work),
         proofs_takeaway=_proven(work),
         gate=_gate(work),
+        score=called(summary.shipped),
         rungs=rungs(summary.shipped),
         frontier=ladder_panel(summary.shipped),
         facts=_facts(environment),
@@ -90,10 +84,7 @@ def _page(work: Workspace, summary: Summary, environment: Mapping[str, Any]) -> 
 
 def _lead(work: Workspace, summary: Summary) -> str:
     own, packed, rival = summary.shipped, summary.packed, summary.rival
-    sentences = [
-        f"{own.name} tells {counted(len(work.rows.labels), 'label')} apart and is right on "
-        f"{percent(accuracy(own))} of {counted(own.examples, 'test row')}."
-    ]
+    sentences = [_achieved(work, own)]
     if rival is not None:
         better = accuracy(own) > accuracy(rival)
         sentences.append(
@@ -104,30 +95,40 @@ def _lead(work: Workspace, summary: Summary) -> str:
         time = latency(packed)
         taken = f" and takes {milliseconds(time)}" if time else ""
         sentences.append(
-            f"As it leaves, asked one text at a time with tokenizing included, the bundle is right "
-            f"on {percent(accuracy(packed))}{taken}."
+            f"As it leaves, asked one text at a time with tokenizing included, the bundle has "
+            f"{called(packed)} {percent(accuracy(packed))}{taken}."
         )
     if summary.reasons:
         sentences.append("Nothing was packed; everything is kept in the run's folder:")
     return " ".join(sentences)
 
 
+def _achieved(work: Workspace, row: Row) -> str:
+    rows, score = counted(row.examples, "test row"), percent(accuracy(row))
+    labels = counted(len(work.rows.labels), "label")
+    if work.rows.problem == "regression":
+        return f"{row.name} explains {score} of what differs between {rows}."
+    if work.rows.problem == "multi_label":
+        return f"{row.name} gives texts any of {labels} with {called(row)} {score} on {rows}."
+    return f"{row.name} tells {labels} apart and is right on {score} of {rows}."
+
+
 def _tiles(summary: Summary) -> list[dict[str, str]]:
     own, teacher = summary.shipped, summary.teacher
     low, high = margin(accuracy(own), own.examples)
-    f1 = own.metrics["macro_f1"]
+    second = "mae" if "mae" in own.metrics and "macro_f1" not in own.metrics else "macro_f1"
     time, other = latency(own), latency(teacher)
     tiles = [
         {
-            "title": "Accuracy, test",
+            "title": f"{called(own).capitalize()}, test",
             "value": percent(accuracy(own)),
             "detail": f"{points(summary.gained)} against {teacher.name}; 95% interval "
             f"{percent(low)} to {percent(high)}",
         },
         {
-            "title": "Macro F1, test",
-            "value": percent(f1),
-            "detail": f"{points(f1 - teacher.metrics['macro_f1'])} against {teacher.name}",
+            "title": "Macro F1, test" if second == "macro_f1" else "Mean distance, test",
+            "value": _second(own, second),
+            "detail": f"{teacher.name} {_second(teacher, second)}",
         },
         {
             "title": "Size of the file",
@@ -146,10 +147,15 @@ def _tiles(summary: Summary) -> list[dict[str, str]]:
     return tiles
 
 
+def _second(row: Row, metric: str) -> str:
+    value = row.metrics[metric]
+    return percent(value) if metric == "macro_f1" else f"{value:.3g}"
+
+
 def _legend(work: Workspace, summary: Summary) -> list[str]:
-    seconds = sum(row.seconds for row in work.ledger)
+    seconds, what = sum(row.seconds for row in work.ledger), called(summary.shipped)
     notes = [
-        "Scores are percent, differences points of test accuracy. Choices are made on the "
+        f"Scores are percent, differences points of test {what}. Choices are made on the "
         "validation split; the test split is only reported.",
         "before: the row that an artefact is compared with. agree: share of test rows on which "
         "both give the same label. max shift: the largest difference of a probability, in points.",

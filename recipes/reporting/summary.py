@@ -10,6 +10,9 @@ from recipes.ledger import Ledger, Row
 from recipes.reporting.units import apart, percent, times
 from recipes.tasks.wording import counted
 
+#: Metrics as sentences call them.
+_CALLED = {"micro_f1": "micro F1", "macro_f1": "macro F1", "r2": "explained variance"}
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -65,8 +68,13 @@ def summarize(ledger: Ledger, reasons: list[str]) -> Summary:
 
 
 def accuracy(row: Row) -> float:
-    """Return a row's accuracy on the test split."""
+    """Return a row's headline metric on the test split: the accuracy, where it is that."""
     return row.score
+
+
+def called(row: Row) -> str:
+    """Return what a row's headline metric is called in sentences."""
+    return _CALLED.get(row.headline, row.headline.replace("_", " "))
 
 
 def latency(row: Row) -> float | None:
@@ -81,11 +89,11 @@ def speed(factor: float) -> str:
     return f"{times(factor)} faster than" if factor > 1 else f"{times(1 / factor)} slower than"
 
 
-def merit(difference: float) -> str:
-    """Say how much more or less accuracy something has."""
+def merit(difference: float, what: str) -> str:
+    """Say how much more or less of a metric something has."""
     if abs(difference) < 0.0005:
-        return "the same accuracy"
-    return f"{apart(difference)} {'more' if difference > 0 else 'less'} accuracy"
+        return f"the same {what}"
+    return f"{apart(difference)} {'more' if difference > 0 else 'less'} {what}"
 
 
 def margin(share: float, rows: int) -> tuple[float, float]:

@@ -63,8 +63,8 @@ def ledger_cells(ledger: Ledger) -> list[dict[str, str]]:
             {
                 "row": row.name,
                 "stage": row.stage,
-                "valid.": _percent(row.validation.get("accuracy")),
-                "test": _percent(row.metrics.get("accuracy")),
+                "valid.": _percent(row.validation.get(row.headline)),
+                "test": _percent(row.metrics.get(row.headline)),
                 "± before": _difference(row, before),
                 "± teacher": _difference(row, teacher),
                 "macro F1": _percent(row.metrics.get("macro_f1")),

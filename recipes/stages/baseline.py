@@ -8,15 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from recipes.console import say
 from recipes.ledger import Row
+from recipes.linear import Linear
 from recipes.proof import count, measured, size
 from recipes.workspace import Workspace, by_length
 
 if TYPE_CHECKING:
     import numpy as np
-    from sklearn.linear_model import LogisticRegression
-
-#: Inverse strength of the regularization of both logistic regressions.
-_C = 10.0
 
 
 def run(work: Workspace) -> None:
@@ -48,33 +45,32 @@ Fitted = tuple[Callable[[Sequence[str]], "np.ndarray"], dict[str, Any]]
 
 
 def majority(work: Workspace) -> Fitted:
-    """Always answer the most frequent label."""
+    """Always answer the most frequent label, or the mean number."""
     import numpy as np
 
-    counts = np.bincount(work.rows.train.labels, minlength=len(work.rows.labels))
-    scores = np.log((counts + 1) / (counts + 1).sum())
-    return lambda texts: np.tile(scores, (len(texts), 1)), {"parameters": len(counts)}
+    scores = work.problem.constant()
+    return lambda texts: np.tile(scores, (len(texts), 1)), {"parameters": len(scores)}
 
 
 def tfidf_logreg(work: Workspace) -> Fitted:
-    """Fit a logistic regression on weighted counts of words and pairs of words."""
+    """Fit a linear model on weighted counts of words and pairs of words."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     vectorizer = TfidfVectorizer(ngram_range=(1, 2))
     features = vectorizer.fit_transform(work.rows.train.texts)
-    model = _logistic_regression(features, work.rows.train.labels)
+    model = _linear(work, features)
     words = sum(len(word.encode()) for word in vectorizer.vocabulary_)
-    weights = model.coef_.size + model.intercept_.size
+    weights = model.weights
     facts = {
         "parameters": weights,
         "trainable_parameters": weights,
         "size_bytes": 4 * weights + 4 * features.shape[1] + words,
     }
-    return lambda texts: model.predict_log_proba(vectorizer.transform(texts)), facts
+    return lambda texts: model.logits(vectorizer.transform(texts)), facts
 
 
 def frozen_logreg(work: Workspace) -> Fitted:
-    """Fit a logistic regression on the mean of the frozen backbone's last hidden states.
+    """Fit a linear model on the mean of the frozen backbone's last hidden states.
 
     Texts of more than one row are looked up where they were embedded before; a text alone is
     always computed, so that its time can be taken.
@@ -83,13 +79,13 @@ def frozen_logreg(work: Workspace) -> Fitted:
 
     with np.load(work.folder / "baseline" / "embeddings.npz") as kept:
         embeddings = {split: kept[split] for split in kept.files}
-    model = _logistic_regression(embeddings["train"], work.rows.train.labels)
+    model = _linear(work, embeddings["train"])
     known = {
         text: row
         for split in ("validation", "test")
         for text, row in zip(getattr(work.rows, split).texts, embeddings[split], strict=True)
     }
-    weights = model.coef_.size + model.intercept_.size
+    weights = model.weights
     backbone = work.load().base_model
     embed = _embedder(work, backbone)
 
@@ -97,8 +93,7 @@ def frozen_logreg(work: Workspace) -> Fitted:
         missing = [text for text in texts if text not in known or len(texts) == 1]
         fresh = dict(zip(missing, embed(missing), strict=True)) if missing else {}
         rows = [fresh[text] if text in fresh else known[text] for text in texts]
-        scores: np.ndarray = model.predict_log_proba(np.stack(rows))
-        return scores
+        return model.logits(np.stack(rows))
 
     parameters = count(backbone) + weights
     facts = {
@@ -109,13 +104,12 @@ def frozen_logreg(work: Workspace) -> Fitted:
     return answer, facts
 
 
-def _logistic_regression(features: Any, labels: Sequence[int]) -> LogisticRegression:
-    from sklearn.linear_model import LogisticRegression
+def _linear(work: Workspace, features: Any) -> Linear:
     from threadpoolctl import threadpool_limits
 
     # The threads of the linear algebra and those of PyTorch wait for each other: one is faster.
     with threadpool_limits(1, "blas"):
-        return LogisticRegression(C=_C, max_iter=1000).fit(features, labels)
+        return Linear(work.rows.problem, features, work.rows.train.labels)
 
 
 BASELINES: dict[str, Callable[[Workspace], Fitted]] = {
@@ -159,7 +153,7 @@ def _embedder(work: Workspace, backbone: Any) -> Callable[[Sequence[str]], np.nd
         return mean.float().cpu().numpy()  # type: ignore[no-any-return]
 
     def embed(texts: Sequence[str]) -> np.ndarray:
-        split = Split(texts, [0] * len(texts))
+        split = Split(texts, [work.problem.unlabelled] * len(texts))
         return by_length(call, work.task.features(split, work.tokenizer, work.max_length), collate)
 
     return embed

@@ -151,4 +151,6 @@ def _pack(work: Workspace, folder: Path, shipped: str) -> None:
         licenses={"weights": work.backbone.license, "data": work.rows.license},
         card=bundle_card(work, shipped),
         phases=known_phases(work.ledger),  # type: ignore[arg-type]
+        problem=work.rows.problem,
+        scale=work.rows.facts.get("scale"),
     )

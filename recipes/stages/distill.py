@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from distill import objectives
+from distill import Objective, objectives
 from distill.builtin.prediction import CrossEntropy
 from distill.learner import Learner
 from recipes.console import is_main, say
@@ -19,7 +19,7 @@ from recipes.proof import agreement, answer_splits, check_reload, count, learnin
 from recipes.recipe import TrainSettings
 from recipes.stages import SIGNALS
 from recipes.students import Start, described, foretold, make, trimmed
-from recipes.tasks import UNLABELLED, Split
+from recipes.tasks import Split
 from recipes.tasks.wording import counted
 from recipes.teachers import keeps_signals, signals
 from recipes.texts import more_texts, training_rows
@@ -56,7 +56,7 @@ def run(work: Workspace) -> None:
     if settings.alone == "reading":
         read = train.epochs * _tokens(lesson.examples) + lesson.earlier
         train = train.model_copy(update={"epochs": max(1, round(read / _tokens(known)))})
-    learner = Learner(start.alone, (CrossEntropy(),), None, start.pair)
+    learner = Learner(start.alone, taught_by(work, (CrossEntropy(),)), None, start.pair)
     said = [f"learnt from the labels alone, for at most {counted(train.epochs, 'epoch')}"]
     if work.recipe.strategy is None and settings.student.model is None:
         said.append("starts from the teacher's own layers, as nothing else is known of them")
@@ -101,7 +101,7 @@ def _prepare(work: Workspace, teacher: PreTrainedModel) -> _Lesson:
         start = replace(start, student=before.student)
     start = trimmed(work, start, texts)
     known = work.task.features(rows, start.tokenizer, work.max_length)
-    unlabelled = Split(more, [UNLABELLED] * len(more))
+    unlabelled = Split(more, [work.problem.unlabelled] * len(more))
     examples = [*known, *work.task.features(unlabelled, start.tokenizer, work.max_length)]
     return _Lesson(start, before, known, examples, texts, len(more))
 
@@ -111,7 +111,8 @@ def _teach(work: Workspace, name: str, teacher: PreTrainedModel, lesson: _Lesson
     settings, start, before = work.recipe.distill, lesson.start, lesson.before
     begun = time.perf_counter() - (before.seconds if before is not None else 0)
     taught = signals(work, teacher, start, lesson.texts)
-    learner = Learner(start.student, settings.objectives, taught, start.pair)
+    terms = taught_by(work, settings.objectives)
+    learner = Learner(start.student, terms, taught, start.pair)
     notes = _notes(work, lesson.more, before)
     if name != STUDENT:
         notes.insert(0, described(settings))
@@ -131,7 +132,8 @@ def _teach(work: Workspace, name: str, teacher: PreTrainedModel, lesson: _Lesson
 def _notes(work: Workspace, more: int, before: Imitated | None) -> list[str]:
     """Say what the student has learnt from."""
     settings = work.recipe.distill
-    terms = (f"{objectives.name_of(type(o))} × {o.weight:g}" for o in settings.objectives)
+    given = taught_by(work, settings.objectives)
+    terms = (f"{objectives.name_of(type(o))} × {o.weight:g}" for o in given)
     notes = [f"learnt from {', '.join(terms)}"]
     if more:
         notes.append(f"the teacher answered {more:,} texts besides the training rows")
@@ -139,6 +141,18 @@ def _notes(work: Workspace, more: int, before: Imitated | None) -> list[str]:
         whom = "the teacher" if settings.imitate.parent == "teacher" else "its backbone"
         notes.append(f"imitated {whom} on {before.texts:,} texts before")
     return notes
+
+
+def taught_by(work: Workspace, given: Sequence[Objective]) -> tuple[Objective, ...]:
+    """Return the terms of the loss as they are called for the run's kind of problem."""
+    found = []
+    for objective in given:
+        name = objectives.name_of(type(objective))
+        other = work.problem.objectives.get(name, name)
+        fields = {key: getattr(objective, key) for key in type(objective).model_fields}
+        known = objectives.get(other)
+        found.append(objective if other == name else known(**fields))
+    return tuple(found)
 
 
 def _tokens(examples: Sequence[Example]) -> int:

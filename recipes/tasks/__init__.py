@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from adapters import Registry
@@ -15,22 +15,20 @@ if TYPE_CHECKING:
     from recipes.recipe import DataSettings, PhasesSettings
 
 
-#: The label id of a text that has no label; losses leave it out.
-UNLABELLED = -100
-
-
 @dataclass(frozen=True)
 class Split:
     """The rows of one split.
 
     Attributes:
         texts: The texts.
-        labels: Label ids, positions in `Rows.labels`, or `UNLABELLED`.
+        labels: What the rows say: label ids, positions in `Rows.labels`; of several labels a
+            tuple of 0 and 1 for each of `Rows.labels`; or numbers, see
+            `recipes.problems.regression`.
         phases: Phase of each row, a position in `Rows.phases`; empty where there are none.
     """
 
     texts: Sequence[str]
-    labels: Sequence[int]
+    labels: Sequence[Any]
     phases: Sequence[int] = ()
 
     def __len__(self) -> int:
@@ -54,6 +52,7 @@ class Rows:
         fingerprint: Changes with the rows, their labels, their splits or their phases.
         phases: Names of the phases in which the rows arrive; empty if they arrive all at once.
         problem: What kind of answer a row has: a name from `recipes.problems`.
+        facts: What the edge runtime has to know to give such answers, besides the labels.
     """
 
     train: Split
@@ -66,10 +65,14 @@ class Rows:
     fingerprint: str
     phases: Sequence[str] = ()
     problem: str = "single_label"
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Task(ABC):
     """One modality: its rows and its inputs, in training and at the edge."""
+
+    #: Whether texts are pairs with a tab between them; known once the rows are read.
+    pairs: bool = False
 
     @abstractmethod
     def read(

@@ -8,6 +8,7 @@ import numbers
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+from export.edge import PAIR
 from recipes.errors import RecipeError
 from recipes.tasks.wording import counted, listed, row_names, shown
 
@@ -24,9 +25,14 @@ _NAMES: dict[str, tuple[tuple[str, ...], ...]] = {
     "label": (
         ("label", "labels"),
         ("class", "category", "target", "sentiment", "intent", "emotion", "topic"),
-        ("stars", "rating", "y"),
+        ("stars", "rating", "score", "value", "y"),
     ),
 }
+#: Names of the two texts of a pair.
+_PAIRS = (
+    ("text", "pair"), ("text", "text_pair"), ("text_a", "text_b"), ("sentence1", "sentence2"),
+    ("sentence_1", "sentence_2"), ("premise", "hypothesis"), ("question1", "question2"),
+)  # fmt: skip
 # Kept as names, since they are what the file says, but more often a word for "missing".
 _LIKELY_MISSING = {"na", "n/a", "#n/a", "none", "null", "-", "?"}
 
@@ -75,6 +81,64 @@ def choose_columns(
     return found_text, found_label, notes
 
 
+def choose_pair(
+    frame: DataFrame, text: str | None, pair: str | None, where: str
+) -> tuple[str | None, str | None, list[str]]:
+    """Choose the two columns of a pair of texts, guessed only where their names leave no doubt.
+
+    Args:
+        frame: The table.
+        text: The text column as the recipe names it (``data.text``), or None to guess.
+        pair: The column of the second text as the recipe names it (``data.pair``), or None.
+        where: What the table is called in messages, usually its file.
+
+    Returns:
+        The text column as far as it is known, the column of the second text or None, and notes.
+
+    Raises:
+        RecipeError: A given name does not exist, or both are the same.
+    """
+    if pair is not None:
+        check_column(frame, pair, "data.pair", where)
+        if pair == text:
+            raise RecipeError(
+                f"data.text and data.pair both name the column {shown(text)} of {where}. Name two."
+            )
+        return text, pair, []
+    columns = {str(column).strip().lower(): str(column) for column in frame.columns}
+    for first, second in _PAIRS if text is None else ():
+        if first in columns and second in columns:
+            found = columns[first], columns[second]
+            return *found, [
+                f"Columns of {where}: guessed {shown(found[0])} and {shown(found[1])} as a pair "
+                f"of texts (data.text, data.pair)."
+            ]
+    return text, None, []
+
+
+def joined(frame: DataFrame, text: str, pair: str) -> DataFrame:
+    """Return a table whose text column holds both texts of a pair, with a tab between them.
+
+    Tabs within a text become spaces. Where one of both is missing or blank, or no string, so is
+    the pair.
+
+    Args:
+        frame: The table.
+        text: The column of the first text.
+        pair: The column of the second text.
+    """
+    parts = zip(values_of(frame[text]), values_of(frame[pair]), strict=True)
+    texts = [_one_text(first, second) for first, second in parts]
+    return frame.assign(**{text: texts})
+
+
+def _one_text(first: Any, second: Any) -> Any:
+    for part in (first, second):
+        if not isinstance(part, str) or not part.strip():
+            return None if part is None or isinstance(part, str) else part
+    return PAIR.join(part.replace(PAIR, " ") for part in (first, second))
+
+
 def check_column(frame: DataFrame, name: str, key: str, where: str) -> None:
     """Refuse a column that is not there.
 
@@ -100,6 +164,7 @@ def clean(
     invalid_rows: Literal["refuse", "drop"],
     max_characters: int,
     phase_col: str | None = None,
+    labels: Sequence[str | None] | None = None,
 ) -> tuple[DataFrame, list[str]]:
     """Keep the texts as they are, turn the labels into names, and weed out unusable rows.
 
@@ -116,6 +181,7 @@ def clean(
         invalid_rows: Whether unusable rows stop everything or are left out and counted.
         max_characters: The longest text that is let in.
         phase_col: The column that names the phase of each row, if there is one.
+        labels: One string a row, None where there is none, if labels are more than names.
 
     Returns:
         A frame with the string columns ``text``, ``label`` and, if asked for, ``phase``, and the
@@ -127,11 +193,12 @@ def clean(
     """
     import pandas as pd
 
-    texts = _values(frame[text_col])
+    texts = values_of(frame[text_col])
     _check_texts(frame, texts, text_col, where)
-    labels = _names_in(frame, label_col, "data.label", where)
+    if labels is None:
+        labels = _names_in(frame, label_col, "data.label", where)
     problems = [_problem(*pair, max_characters) for pair in zip(texts, labels, strict=True)]
-    columns: dict[str, list[Any]] = {"text": texts, "label": labels}
+    columns: dict[str, Sequence[Any]] = {"text": texts, "label": labels}
     if phase_col is not None:
         columns["phase"] = _names_in(frame, phase_col, "phases.column", where)
         problems = [
@@ -233,7 +300,7 @@ def _undecided(text: str | None, label: str | None, columns: Sequence[str], wher
     )
 
 
-def _values(column: Series) -> list[Any]:
+def values_of(column: Series) -> list[Any]:
     """Return the values as plain Python objects, every kind of missing one as None."""
     missing = column.isna().tolist()
     return [None if gone else value for value, gone in zip(column.tolist(), missing, strict=True)]
@@ -261,7 +328,7 @@ def _is_number(value: object) -> bool:
 
 
 def _names_in(frame: DataFrame, column: str, key: str, where: str) -> list[str | None]:
-    values = _values(frame[column])
+    values = values_of(frame[column])
     # Lists, dicts, arrays and bytes have a length; what else has one is a string.
     nested = [not isinstance(value, str) and hasattr(value, "__len__") for value in values]
     if any(nested):

@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, Literal
 from recipes.errors import RecipeError
 from recipes.tasks.columns import label_names
 from recipes.tasks.phases import by_first_phase, check_phases, phase_notes, repeated, strata
+from recipes.tasks.targets import check_targets
 from recipes.tasks.wording import counted, listed, row_names, shown
 
 if TYPE_CHECKING:
-    from pandas import DataFrame
+    from pandas import DataFrame, Series
 
+#: Rows that a group needs to have its share of every split.
+_FEWEST = 3
 _CALLED = {
     "all": "the data",
     "train": "the training data",
@@ -34,7 +37,8 @@ class Splits:
             place in `phases`); the index still holds the person's own row numbers.
         validation: Likewise.
         test: Likewise.
-        labels: Every label name, in the order that label ids follow.
+        labels: Every label name, in the order that label ids follow; empty where it is not that
+            of their names.
         notes: What was removed or looks odd, to be shown to the person.
         phases: Names of the phases in which the rows arrive.
     """
@@ -56,6 +60,7 @@ def split(
     overlap: Literal["remove", "refuse"],
     names: Mapping[str, str] | None = None,
     phases: Sequence[str] = (),
+    problem: str = "single_label",
 ) -> Splits:
     """Remove exact duplicates, keep given splits apart, and draw the missing ones by class.
 
@@ -74,6 +79,8 @@ def split(
             stop everything.
         names: What each frame is called in messages, usually its file.
         phases: Names of the phases in which the rows arrive, if they do.
+        problem: What kind of answer the rows have. Where they are not about single classes, frames
+            have a column ``group``, of which each drawn split has its share.
 
     Raises:
         RecipeError: The rows cannot be parted as asked: splits overlap (and are refused), there is
@@ -93,13 +100,18 @@ def split(
     for kept, other in (("test", "train"), ("test", "validation"), ("validation", "train")):
         if kept in parts and other in parts:
             parts[other] = _without_shared(parts[kept], parts[other], (kept, other), overlap, log)
-    _check_labels(parts, log)
+    classes = problem in ("single_label", "ordinal")
+    if classes:
+        _check_labels(parts, log)
     given = {name: log.called[name] for name in parts}
     for name, fraction in (("test", test_fraction), ("validation", validation_fraction)):
         if name not in parts:
             parts["train"], parts[name] = _draw(parts, name, fraction, seed, log)
-    labels = label_names(parts["train"]["label"])
-    _note_odd_labels(parts, labels, log)
+    labels = label_names(parts["train"]["label"]) if problem == "single_label" else []
+    if classes:
+        _note_odd_labels(parts, label_names(parts["train"]["label"]), log)
+    else:
+        log.notes += check_targets(problem, parts, log.called)
     if phases:
         check_phases(parts, phases, given)
         labels = by_first_phase(labels, parts["train"])
@@ -223,12 +235,12 @@ def _draw(
     from sklearn.model_selection import train_test_split
 
     rows = parts["train"]
-    groups = strata(rows, fraction)
+    groups = _shared(rows, fraction) if "group" in rows else strata(rows, fraction)
     # Classes that several phases share may be left with one row by the first draw: it stays.
-    if name == "test" or groups.equals(rows["label"]):
+    if "group" not in rows and (name == "test" or groups.equals(rows["label"])):
         # One row for each split that is still to be held by the class.
         _check_classes(rows, 2 + (name == "test" and "validation" not in parts), name, log)
-    _check_fraction(rows, name, fraction, log)
+    _check_fraction(rows, groups, name, fraction, log)
     free, bound = rows[groups.notna()], rows[groups.isna()]
     if free.empty:
         return rows, free
@@ -242,7 +254,7 @@ def _draw(
             f"stay{'s' * (len(bound) == 1)} out of the {name} split."
         )
     lost = sorted(set(rows["label"]) - set(rest["label"]))
-    if lost:
+    if lost and "group" not in rows:
         raise RecipeError(
             f"data.{name}_fraction={fraction} takes every row of {listed(map(shown, lost))} out of "
             f"{log.called['train']}. Lower it or add rows of these classes."
@@ -265,12 +277,25 @@ def _check_classes(rows: DataFrame, needed: int, name: str, log: _Log) -> None:
         )
 
 
-def _check_fraction(rows: DataFrame, name: str, fraction: float, log: _Log) -> None:
+def _shared(rows: DataFrame, fraction: float) -> Series:
+    """Return the rows' groups; those of too few rows to be in every split join another.
+
+    There is one for all rows if a split has fewer rows than there are groups.
+    """
+    groups = rows["group"]
+    sizes = groups.value_counts()
+    if len(sizes) > len(rows) * min(fraction, 1 - fraction):
+        return groups.where(groups.isna(), "")
+    few = groups.map(sizes) < _FEWEST
+    return groups.where(~few, "" if few.sum() >= _FEWEST else sizes.index[0])
+
+
+def _check_fraction(rows: DataFrame, groups: Series, name: str, fraction: float, log: _Log) -> None:
     """Refuse a fraction that leaves either side fewer rows than there are classes."""
     key = f"data.{name}_fraction={fraction}"
     if not 0 < fraction < 1:
         raise RecipeError(f"{key} must lie between 0 and 1, for example 0.2.")
-    classes = rows["label"].nunique()
+    classes = groups.nunique()
     drawn = math.ceil(fraction * len(rows))
     if min(drawn, len(rows) - drawn) < classes:
         share = math.ceil(100 * classes / len(rows)) / 100

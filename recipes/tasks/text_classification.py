@@ -1,4 +1,4 @@
-"""One label for one text."""
+"""Texts, or pairs of texts, and what they are about."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from recipes.errors import RecipeError
 from recipes.tasks import Rows, Split, Task, tasks
 from recipes.tasks.wording import counted
 
@@ -18,53 +19,68 @@ if TYPE_CHECKING:
 
 @tasks.register("text_classification")
 class TextClassification(Task):
-    """Exactly one of several labels for each text."""
+    """Labels, or a number, for each text or pair of texts."""
 
     def read(
         self, settings: DataSettings, phases: PhasesSettings | None = None, *, offline: bool
     ) -> Rows:
         """Read, check, deduplicate and split the rows; see `Task.read`."""
+        from recipes.tasks.cleaning import cleaned
         from recipes.tasks.phases import assign
         from recipes.tasks.splits import fingerprint, split
+        from recipes.tasks.targets import encoder, output_names
 
         files = (phases and phases.files) or ()
         column = phases.column if phases else None
         frames, names, facts = _frames(settings, files, offline)
-        cleaned, notes = _cleaned(frames, names, settings, column)
+        table = cleaned(frames, names, settings, column)
+        parts, notes = table.frames, table.notes
         arriving: Sequence[str] = ()
         if phases is not None:
-            cleaned, names, arriving = assign(cleaned, names, phases)
+            if table.problem != "single_label":
+                raise RecipeError(
+                    f"phases are for texts with one of several labels, and this is a problem of "
+                    f"the type {table.problem}. Leave phases out."
+                )
+            parts, names, arriving = assign(parts, names, phases)
         splits = split(
-            cleaned,
+            parts,
             test_fraction=settings.test_fraction,
             validation_fraction=settings.validation_fraction,
             seed=settings.split_seed,
             overlap=settings.overlap,
             names=names,
             phases=arriving,
+            problem=table.problem,
         )
-        ids = {label: index for index, label in enumerate(splits.labels)}
+        train = splits.train["label"]
+        labels = splits.labels or output_names(table.problem, train, settings, table.label)
+        encode, known = encoder(table.problem, labels, train)
+        self.pairs = table.pairs
 
         def part(frame: DataFrame) -> Split:
             return Split(
                 frame["text"].tolist(),
-                [ids[label] for label in frame["label"]],
+                [encode(label) for label in frame["label"]],
                 frame["phase"].tolist() if arriving else (),
             )
 
         sizes = " / ".join(f"{len(f):,}" for f in (splits.train, splits.validation, splits.test))
+        what = "numbers" if table.problem == "regression" else counted(len(labels), "label")
         return Rows(
             train=part(splits.train),
             validation=part(splits.validation),
             test=part(splits.test),
-            labels=splits.labels,
+            labels=labels,
             notes=[
-                f"{sizes} rows to train, validate, test; {counted(len(ids), 'label')}",
+                f"{sizes} rows to train, validate, test; {what}",
                 *notes,
                 *splits.notes,
             ],
             fingerprint=fingerprint(splits),
             phases=arriving,
+            problem=table.problem,
+            facts=known,
             **facts,
         )
 
@@ -75,7 +91,7 @@ class TextClassification(Task):
         if not split.texts:
             return []
         encoded = tokenizer(
-            list(split.texts),
+            *pieces(split.texts, self.pairs),
             truncation=True,
             max_length=max_length,
             return_attention_mask=False,
@@ -115,41 +131,23 @@ class TextClassification(Task):
             "max_length": max_length,
             "pad_token_id": tokenizer.pad_token_id,
             "inputs": list(inputs),
+            **({"pairs": True} if self.pairs else {}),
         }
 
 
-def _cleaned(
-    frames: Mapping[str, DataFrame],
-    names: Mapping[str, str],
-    settings: DataSettings,
-    phase: str | None,
-) -> tuple[dict[str, DataFrame], list[str]]:
-    """Return the usable rows of each frame, and notes on what was guessed and left out.
+def pieces(texts: Sequence[str], pairs: bool) -> tuple[list[str], ...]:
+    """Return what a tokenizer is given for some texts: first and second texts, if they are pairs.
 
-    The frames have the columns ``text`` and ``label``, and ``phase`` if a column names it.
+    Args:
+        texts: The texts; a pair is two with a tab between them.
+        pairs: Whether they are pairs. Plain texts among them, as an imitation reads, stay alone.
     """
-    from recipes.tasks.columns import check_column, choose_columns, clean
+    from export.edge import PAIR
 
-    cleaned, notes = {}, []
-    for key, frame in frames.items():
-        # The catalogue's own columns are known; there is nothing to guess and to say.
-        known = list(frame.columns) == ["text", "label"]
-        text, label, guessed = choose_columns(
-            frame,
-            settings.text or ("text" if known else None),
-            settings.label or ("label" if known else None),
-            names[key],
-        )
-        if key in ("validation", "test") and frame[label].isna().all():
-            notes.append(f"{names[key]} has no labels and is left out")
-            continue
-        if phase is not None:
-            check_column(frame, phase, "phases.column", names[key])
-        cleaned[key], dropped = clean(
-            frame, text, label, names[key], settings.invalid_rows, settings.max_characters, phase
-        )
-        notes += [note for note in (*guessed, *dropped) if note not in notes]
-    return cleaned, notes
+    if not pairs or not all(PAIR in text for text in texts):
+        return (list(texts),)
+    parts = [text.split(PAIR, 1) for text in texts]
+    return [first for first, _ in parts], [second for _, second in parts]
 
 
 def _frames(

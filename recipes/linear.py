@@ -1,0 +1,60 @@
+"""Linear models for every problem type: what a person would try first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+#: Inverse strength of the regularization of a logistic regression.
+_C = 10.0
+#: Strength of the regularization of a ridge regression.
+_ALPHA = 1.0
+
+
+class Linear:
+    """A logistic regression, one for each of several labels, or a ridge regression of a number.
+
+    Args:
+        problem: A name from `recipes.problems`.
+        features: Of the rows to learn from, ``[rows, features]``, dense or sparse.
+        labels: What they say, in the form of `recipes.tasks.Split.labels`.
+
+    Attributes:
+        weights: How many numbers were learnt.
+    """
+
+    def __init__(self, problem: str, features: Any, labels: Sequence[Any]) -> None:
+        import numpy as np
+        from sklearn.linear_model import LogisticRegression, Ridge
+        from sklearn.multiclass import OneVsRestClassifier
+
+        self._problem = problem
+        logistic = LogisticRegression(C=_C, max_iter=1000)
+        if problem == "regression":
+            self._model: Any = Ridge(alpha=_ALPHA).fit(features, labels)
+            found = [self._model]
+        elif problem == "multi_label":
+            self._model = OneVsRestClassifier(logistic).fit(features, np.asarray(labels))
+            found = self._model.estimators_
+        else:
+            self._model = logistic.fit(features, labels)
+            found = [self._model]
+        # A label that every row has, or none, has no weights.
+        parts = [(getattr(one, "coef_", 0), getattr(one, "intercept_", 0)) for one in found]
+        self.weights = sum(np.size(coef) + np.size(intercept) for coef, intercept in parts)
+
+    def logits(self, features: Any) -> np.ndarray:
+        """Return logits ``[rows, outputs]``, which `recipes.problems` turns into answers."""
+        import numpy as np
+
+        if self._problem == "regression":
+            return np.asarray(self._model.predict(features))[:, None]
+        if self._problem == "multi_label":
+            shares = np.clip(self._model.predict_proba(features), 1e-9, 1 - 1e-9)
+            odds: np.ndarray = np.log(shares / (1 - shares))
+            return odds
+        scores: np.ndarray = self._model.predict_log_proba(features)
+        return scores

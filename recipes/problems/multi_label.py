@@ -1,0 +1,81 @@
+"""Any number of several labels, none included."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from recipes.problems import Problem, problems
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+
+@problems.register("multi_label")
+class MultiLabel(Problem):
+    """Any number of several labels; those of a row are a tuple of 0 and 1, one for each label."""
+
+    headline = "micro_f1"
+    kind = "multi_label_classification"
+
+    @property
+    def unlabelled(self) -> Any:
+        """What a text without labels has, which is not the same as having none of them."""
+        return (-100,) * len(self.labels)
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean binary cross-entropy over rows and labels, in nats."""
+        from torch.nn.functional import binary_cross_entropy_with_logits
+
+        return binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
+
+    def constant(self) -> np.ndarray:
+        """Return the logarithms of each label's odds."""
+        import numpy as np
+
+        counts = np.asarray(self.train).sum(axis=0)
+        odds: np.ndarray = np.log((counts + 1) / (len(self.train) - counts + 1))
+        return odds
+
+    def metrics(self, logits: np.ndarray, labels: Sequence[Any]) -> dict[str, float]:
+        """Return F1, precision and recall over all decisions, and more.
+
+        ``micro_f1``, ``precision`` and ``recall`` count every decision alike; ``macro_f1`` is the
+        mean over the labels that occur; ``accuracy`` the share of rows with all labels right;
+        ``hamming`` the share of single decisions that are right.
+        """
+        import numpy as np
+        from sklearn.metrics import f1_score, precision_recall_fscore_support
+
+        given, truth = self.answers(logits), np.asarray(labels)
+        precision, recall, f1, _ = precision_recall_fscore_support(
+            truth, given, average="micro", zero_division=0
+        )
+        occurs = np.flatnonzero(truth.any(axis=0))
+        macro = f1_score(truth, given, labels=occurs, average="macro", zero_division=0)
+        return {
+            "micro_f1": float(f1),
+            "macro_f1": float(macro) if len(occurs) else 0.0,
+            "precision": float(precision),
+            "recall": float(recall),
+            "accuracy": float((given == truth).all(axis=1).mean()),
+            "hamming": float((given == truth).mean()),
+        }
+
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+        """Return each label's own probability."""
+        from export.edge import probabilities
+
+        return probabilities(logits, "multi_label")
+
+    def answers(self, logits: np.ndarray) -> np.ndarray:
+        """Return 1 for each label whose probability reaches one half, else 0."""
+        from export.edge import LEAST
+
+        return (self.probabilities(logits) >= LEAST).astype(int)
+
+    def told(self, answer: Any) -> str:
+        """Name the labels."""
+        given = [label for label, there in zip(self.labels, answer, strict=True) if there > 0]
+        return ", ".join(given) or "(no label)"

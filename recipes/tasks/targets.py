@@ -1,0 +1,304 @@
+"""What the labels of a table are: classes, ordered ones, several at a time, or numbers."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from recipes.errors import RecipeError
+from recipes.tasks.columns import label_name, label_names
+from recipes.tasks.wording import counted, listed, row_names, shown
+
+if TYPE_CHECKING:
+    from pandas import DataFrame, Series
+
+    from recipes.recipe import DataSettings
+
+#: Names of columns whose whole numbers have an order, more likely than not.
+_ORDERED = ("stars", "star", "rating", "score", "grade", "level", "severity", "priority")
+#: More different whole numbers than this are no classes.
+_MOST_CLASSES = 200
+#: Groups of like numbers, each of which has its share of every split.
+_BINS = 10
+#: Fewer rows than this of a label are no group of their own when splits are drawn.
+_FEWEST = 10
+
+
+def find_problem(
+    values: Sequence[Any], column: str, settings: DataSettings, where: str
+) -> tuple[str, list[str]]:
+    """Find out what kind of answer the rows have.
+
+    Args:
+        values: What the label column holds, or tuples where there are several columns.
+        column: What it is called.
+        settings: Of which `DataSettings.problem`, if it is given, has the last word.
+        where: What the table is called in messages.
+
+    Returns:
+        A name from `recipes.problems`, and notes that say aloud what was guessed.
+    """
+    if settings.problem != "auto":
+        return settings.problem, []
+    present = [value for value in values if label_name_or_list(value) is not None]
+    if isinstance(settings.label, tuple) or settings.separator is not None:
+        return "multi_label", []
+    if settings.order is not None:
+        return "ordinal", []
+    if any(map(_is_several, present)):
+        return "multi_label", [
+            f"{shown(column)} of {where} holds lists: taken as several labels a text "
+            "(data.problem=multi_label)."
+        ]
+    numbers = [_number(value) for value in present]
+    if not numbers or any(number is None for number in numbers):
+        return "single_label", []
+    distinct = {number for number in numbers if number is not None}
+    if any(not number.is_integer() for number in distinct) or len(distinct) > _MOST_CLASSES:
+        return "regression", [
+            f"{shown(column)} of {where} holds numbers, {counted(len(distinct), 'different one')}: "
+            "taken as a regression. For classes set data.problem=single_label."
+        ]
+    if len(distinct) > 2 and column.strip().lower() in _ORDERED:
+        return "ordinal", [
+            f"{shown(column)} of {where} holds {len(distinct)} whole numbers: taken as labels with "
+            "an order (data.problem=ordinal). For classes without one set "
+            "data.problem=single_label."
+        ]
+    return "single_label", []
+
+
+def namer(
+    problem: str, settings: DataSettings
+) -> Callable[[Sequence[Any], str, DataFrame], list[str | None]]:
+    """Return what turns the values of the label column into one string a row, None for missing.
+
+    The string is the label's name; of several labels a JSON list of their names, sorted; of a
+    number its shortest form.
+    """
+    if problem == "multi_label":
+        return lambda values, where, frame: _several(values, settings, where, frame)
+    if problem == "regression":
+        return lambda values, where, frame: _numbers(values, where, frame)
+    return lambda values, where, frame: [label_name(value) for value in values]
+
+
+def groups(problem: str, labels: Series, frame: DataFrame) -> Series:
+    """Return for each row the group of which each drawn split gets its share.
+
+    Args:
+        problem: A name from `recipes.problems`.
+        labels: From `namer`, of the rows that splits are drawn from.
+        frame: Whose groups to return; rows of other frames have none.
+    """
+    import pandas as pd
+
+    if problem == "regression":
+        values = labels.astype(float)
+        bins = min(_BINS, max(1, len(values) // _FEWEST))
+        places = (values.rank(method="first") * bins / (len(values) + 1)).astype(int)
+        return places.astype(str).reindex(frame.index)
+    if problem == "multi_label":
+        sets = labels.map(json.loads)
+        counts = Counter(label for each in sets for label in each)
+        common = {label for label, rows in counts.items() if rows >= _FEWEST}
+
+        def rarest(each: list[str]) -> str:
+            return min(common.intersection(each), key=lambda x: (counts[x], x), default="")
+
+        found = sets.map(rarest)
+        sizes = found.map(found.value_counts())
+        return found.where(sizes >= _FEWEST, "").reindex(frame.index)
+    return pd.Series(labels, dtype=object).reindex(frame.index)
+
+
+def output_names(problem: str, train: Series, settings: DataSettings, column: str) -> list[str]:
+    """Return the names of a model's outputs, in their order.
+
+    Args:
+        problem: A name from `recipes.problems`.
+        train: From `namer`, of the training rows.
+        settings: Of which `DataSettings.order` orders the labels of an ordinal problem.
+        column: The label column, which names a number.
+
+    Raises:
+        RecipeError: Labels have an order that is not known.
+    """
+    if problem == "regression":
+        return [column]
+    if problem == "multi_label":
+        return sorted({label for each in train for label in json.loads(each)})
+    names = label_names(train)
+    if problem != "ordinal":
+        return names
+    if settings.order is None:
+        if any(_number(name) is None for name in names):
+            raise RecipeError(
+                f"The labels {listed(map(shown, names))} have an order, and it is not known: name "
+                "them from low to high, for example data.order=[low,middle,high]."
+            )
+        return names
+    order = [label_name(label) or "" for label in settings.order]
+    return _checked_order(order, names)
+
+
+def encoder(
+    problem: str, labels: Sequence[str], train: Series
+) -> tuple[Callable[[str], Any], dict[str, Any]]:
+    """Return what turns a row's string into its label, and facts for the edge runtime.
+
+    Args:
+        problem: A name from `recipes.problems`.
+        labels: From `output_names`.
+        train: From `namer`, of the training rows.
+    """
+    ids = {label: index for index, label in enumerate(labels)}
+    if problem == "multi_label":
+
+        def several(row: str) -> tuple[int, ...]:
+            given = set(json.loads(row))
+            return tuple(int(label in given) for label in labels)
+
+        return several, {}
+    if problem == "regression":
+        values = train.astype(float)
+        mean, deviation = float(values.mean()), float(values.std(ddof=0)) or 1.0
+        facts = {"scale": {"mean": mean, "deviation": deviation}}
+        return (lambda row: (float(row) - mean) / deviation), facts
+    return ids.__getitem__, {}
+
+
+def check_targets(
+    problem: str, parts: Mapping[str, DataFrame], called: Mapping[str, str]
+) -> list[str]:
+    """Check labels of problems that are not about single classes, and note what looks odd.
+
+    Raises:
+        RecipeError: There is nothing to tell apart, or labels are unknown to training.
+    """
+    train = parts["train"]
+    if problem == "regression":
+        if train["label"].nunique() < 2:
+            raise RecipeError(
+                f"All numbers of {called['train']} are {train['label'].iloc[0]}: there is nothing "
+                "to learn. Name another column with data.label=NAME."
+            )
+        return []
+    sets = {name: part["label"].map(json.loads) for name, part in parts.items()}
+    known = {label for each in sets["train"] for label in each}
+    if not known:
+        raise RecipeError(
+            f"No row of {called['train']} has a label. Check data.label and data.separator."
+        )
+    notes = []
+    for name in ("validation", "test"):
+        if name not in sets:
+            continue
+        found = {label for each in sets[name] for label in each}
+        if unknown := sorted(found - known):
+            raise RecipeError(
+                f"No row of {called['train']} has the label {listed(map(shown, unknown), 5)} of "
+                f"{called[name]}. Add training rows with it, or take it out of {called[name]}."
+            )
+        if lacking := sorted(known - found):
+            notes.append(
+                f"No row of {called[name]} has the label {listed(map(shown, lacking))}: figures "
+                f"there say nothing about {'it' if len(lacking) == 1 else 'them'}."
+            )
+    return notes
+
+
+def label_name_or_list(value: Any) -> Any:
+    """Return a value that is there, or None: an empty list is there, and says that none applies."""
+    return value if _is_several(value) else label_name(value)
+
+
+def _is_several(value: Any) -> bool:
+    return not isinstance(value, str | bytes) and hasattr(value, "__len__")
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool):
+        return None
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _several(
+    values: Sequence[Any], settings: DataSettings, where: str, frame: DataFrame
+) -> list[str | None]:
+    """Return the labels of each row: of a list, of several columns, or of one that is parted."""
+    if isinstance(settings.label, tuple):
+        return _ticked(values, settings.label, where, frame)
+    found: list[str | None] = []
+    for value in values:
+        if isinstance(value, str):
+            parts = value.split(settings.separator) if settings.separator else [value]
+            names = [name for part in parts if (name := label_name(part)) is not None]
+        elif value is None:
+            found.append(None)
+            continue
+        else:
+            each = list(value) if _is_several(value) else [value]
+            names = [name for part in each if (name := label_name(part)) is not None]
+        found.append(json.dumps(sorted(set(names)), ensure_ascii=False))
+    return found
+
+
+def _ticked(
+    values: Sequence[Any], columns: Sequence[str], where: str, frame: DataFrame
+) -> list[str | None]:
+    yes, no = {"1", "true", "yes"}, {"0", "false", "no"}
+    found: list[str | None] = []
+    for row, each in zip(frame.index, values, strict=True):
+        said = [(label_name(value) or "").lower() for value in each]
+        if "" in said:
+            found.append(None)
+            continue
+        if odd := [value for value in said if value not in yes | no]:
+            raise RecipeError(
+                f"The columns {listed(columns)} of {where} say of each row whether a label "
+                f"applies, with 0 or 1, and {row_names(frame, [row])} says {shown(odd[0])}."
+            )
+        given = [name for name, value in zip(columns, said, strict=True) if value in yes]
+        found.append(json.dumps(sorted(given), ensure_ascii=False))
+    return found
+
+
+def _numbers(values: Sequence[Any], where: str, frame: DataFrame) -> list[str | None]:
+    found: list[str | None] = []
+    for row, value in zip(frame.index, values, strict=True):
+        name = None if _is_several(value) else label_name(value)
+        number = None if name is None else _number(value)
+        if (name is not None and number is None) or _is_several(value):
+            raise RecipeError(
+                f"{shown(value)} is no number, in {row_names(frame, [row])} of {where}, and a "
+                "regression learns numbers. Mend it, or set data.problem=single_label."
+            )
+        found.append(None if number is None else repr(number))
+    return found
+
+
+def _checked_order(order: Sequence[str], names: Sequence[str]) -> list[str]:
+    unknown = [label for label in order if label not in names]
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], names, n=1)
+        hint = f" Did you mean {shown(near[0])}?" if near else ""
+        raise RecipeError(
+            f"data.order names {listed(map(shown, unknown))}, which no training row has as its "
+            f"label.{hint} The labels are {listed(map(shown, names), 20)}."
+        )
+    odd = [name for name in names if order.count(name) != 1]
+    if odd:
+        raise RecipeError(
+            f"data.order has to have every label once, from low to high; look at "
+            f"{listed(map(shown, odd))}."
+        )
+    return list(order)
