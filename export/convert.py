@@ -64,6 +64,11 @@ def _run(options: argparse.Namespace) -> int:
         if getattr(options, name) is not None and options.to != kind:
             raise ExportError(f"--{name} goes with --to {kind} only.")
     model = edge.Model(bundle_folder(options.bundle, options.public_key))
+    if model.problem != "single_label" or model.pairs:
+        what = "pairs of texts" if model.pairs else f"problems of the type {model.problem}"
+        raise ExportError(
+            f"Bundles for {what} cannot be converted yet; edge.py and export.serve answer them."
+        )
     target = Path(options.out)
     if options.to == "triton":
         from export import triton

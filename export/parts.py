@@ -131,7 +131,11 @@ def _is_ours(path: Path) -> bool:
 
 
 def encode(
-    window: Window, answers: Mapping[str, Sequence[Any]], kinds: Mapping[str, str], suffix: str
+    window: Window,
+    answers: Mapping[str, Sequence[Any]],
+    kinds: Mapping[str, str],
+    suffix: str,
+    first: str = "string",
 ) -> bytes:
     """Return a window and its answers as the bytes of a part.
 
@@ -143,12 +147,13 @@ def encode(
         answers: New column to its N values: first the labels, then their probabilities.
         kinds: The window's columns, see `Source.kinds`; JSON lines need none.
         suffix: Of the output.
+        first: What the first new column holds: ``string``, ``double``, or ``list`` of strings.
 
     Returns:
         Lines without a header, or a whole Parquet file.
     """
     if suffix == ".parquet":
-        return _parquet(window, answers, kinds)
+        return _parquet(window, answers, kinds, first)
     rows = window if isinstance(window, list) else window.to_pylist()
     pairs = zip(rows, zip(*answers.values(), strict=True), strict=True)
     if suffix == ".jsonl":
@@ -186,14 +191,15 @@ def _finite(value: Any) -> Any:
 
 
 def _parquet(
-    window: Window, answers: Mapping[str, Sequence[Any]], kinds: Mapping[str, str]
+    window: Window, answers: Mapping[str, Sequence[Any]], kinds: Mapping[str, str], first: str
 ) -> bytes:
     import pyarrow as pa
     from pyarrow import parquet
 
+    kind = pa.list_(pa.string()) if first == "list" else first
     table = _as_table(window, kinds) if isinstance(window, list) else window
     for place, (name, values) in enumerate(answers.items()):
-        table = table.append_column(name, pa.array(values, "double" if place else "string"))
+        table = table.append_column(name, pa.array(values, "double" if place else kind))
     sink = pa.BufferOutputStream()
     parquet.write_table(table, sink)
     return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]

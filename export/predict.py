@@ -18,6 +18,8 @@ from export.console import DONE, Parser, add_public_key, bundle_folder, count, g
 from export.errors import ExportError
 
 _PIPE = "-"
+#: What the first new column holds; text, if the problem type is not among these.
+_KINDS = {"multi_label": "list", "regression": "double"}
 _DIGITS = 6  # of a probability: as many as edge.py prints
 _EPILOG = """\
 Files end in .csv, .tsv, .jsonl or .parquet, and the two may differ. "-" is standard input or output
@@ -25,7 +27,8 @@ as JSON lines. Standard input needs --output -, and is answered after every 8,19
 end; what goes to standard output cannot be gone on with.
 
 The output has every row and column of the input, in its order, and besides them label and
-probability_NAME for each label. A row whose text is missing or blank has neither label nor
+probability_NAME for each label; a model that gives several labels gives a list, one that gives
+numbers only a value. A row whose text is missing or blank has neither label nor
 probabilities; a row whose best label is under its threshold has no label. A text longer than the
 model reads is cut on the right.
 
@@ -56,7 +59,7 @@ class Tally:
     def add(self, texts: Sequence[str | None]) -> None:
         """Count the texts of a window."""
         self.rows += len(texts)
-        self.blank += len(texts) - sum(map(_is_given, texts))
+        self.blank += sum(not _is_given(text) for text in texts)
 
     def __str__(self) -> str:
         scored = self.rows - self.kept
@@ -77,14 +80,40 @@ class Scorer:
         text: The column with the texts.
         prefix: Put before the names of the new columns.
         batch_size: Texts that go through the model at once.
+        pair: The column with the second texts, for a model of pairs; None if the texts are pairs
+            already, with a tab between them.
 
     Attributes:
-        columns: The new columns: the label, then a probability for each label.
+        columns: The new columns: the label, or a list of labels, then a probability for each label;
+            of a model that gives numbers only the value.
+
+    Raises:
+        ExportError: There is a column of second texts, and the model takes single ones.
     """
 
-    def __init__(self, model: edge.Model, text: str, prefix: str, batch_size: int) -> None:
+    def __init__(
+        self, model: edge.Model, text: str, prefix: str, batch_size: int, pair: str | None = None
+    ) -> None:
+        if pair is not None and not model.pairs:
+            raise ExportError("The bundle's model takes single texts: leave out --pair.")
         self.model, self.text, self.prefix, self.batch_size = model, text, prefix, batch_size
-        self.columns = [f"{prefix}label", *(f"{prefix}probability_{x}" for x in model.labels)]
+        self.pair = pair
+        numbers = model.problem == "regression"
+        shares = [] if numbers else [f"{prefix}probability_{x}" for x in model.labels]
+        self.columns = [f"{prefix}value" if numbers else f"{prefix}label", *shares]
+        self.kind = _KINDS.get(model.problem, "string")
+
+    def texts(self, window: rows.Window) -> list[str | None]:
+        """Return the texts of a window, those of a pair as one; None where one is missing."""
+        texts = rows.texts_of(window, self.text)
+        if self.pair is None:
+            return texts
+        return [
+            edge.PAIR.join(part.replace(edge.PAIR, " ") for part in (first, second))
+            if isinstance(first, str) and isinstance(second, str)
+            else None
+            for first, second in zip(texts, rows.texts_of(window, self.pair), strict=True)
+        ]
 
     def check_names(self, names: Iterable[str], where: str) -> None:
         """Refuse a table that has one of the new columns already.
@@ -112,7 +141,8 @@ class Scorer:
         """
         found: dict[str, list[Any]] = {name: [None] * len(texts) for name in self.columns}
         encode = self.model.encode
-        encoded = {row: encode(text) for row, text in enumerate(texts) if _is_given(text)}
+        pairs = self.model.pairs
+        encoded = {row: encode(text) for row, text in enumerate(texts) if _is_given(text, pairs)}
         progress(len(texts) - len(encoded))
         # The longest first: memory is highest at the start, not after hours.
         order = sorted(encoded, key=lambda row: -encoded[row].shape[1])
@@ -147,17 +177,19 @@ def predict(scorer: Scorer, source: Path, target: Path, *, overwrite: bool = Fal
     suffix = rows.suffix_of(target)
     found = rows.look_through(source, scorer.text)
     scorer.check_names(found.kinds, str(source))
+    _check_pair(scorer, found)
     identity = {
         "bundle": scorer.model.manifest["sha256"],
         "input": found.sha256,
         "text column": scorer.text,
         "prefix": scorer.prefix,
+        **({} if scorer.pair is None else {"pair column": scorer.pair}),
         "batch size": scorer.batch_size,
     }
     files, tally = [], Tally()
     with parts.partial(target, identity, overwrite) as folder, _progress(found.rows) as bar:
         for window in found.windows():
-            texts = rows.texts_of(window, scorer.text)
+            texts = scorer.texts(window)
             # Named by what it holds: where windows end otherwise, it is not taken for another.
             files.append(folder / f"part-{tally.rows:012}-{len(texts)}")
             if files[-1].exists():
@@ -166,7 +198,7 @@ def predict(scorer: Scorer, source: Path, target: Path, *, overwrite: bool = Fal
                 bar.update(len(texts))
             else:
                 answers = scorer.answer(texts, bar.update)
-                content = parts.encode(window, answers, found.kinds, suffix)
+                content = parts.encode(window, answers, found.kinds, suffix, scorer.kind)
                 parts.write_whole(files[-1], content)
             tally.add(texts)
         parts.join(files, [*found.kinds, *scorer.columns], target)
@@ -190,7 +222,7 @@ def stream(scorer: Scorer, windows: Iterable[rows.Window]) -> Tally:
                         f"The input has no field {scorer.text!r}, but {', '.join(names)}. Name the "
                         "one with the texts: --text FIELD."
                     )
-            texts = rows.texts_of(window, scorer.text)
+            texts = scorer.texts(window)
             answers = scorer.answer(texts, bar.update)
             sys.stdout.buffer.write(parts.encode(window, answers, {}, ".jsonl"))
             sys.stdout.buffer.flush()
@@ -198,8 +230,17 @@ def stream(scorer: Scorer, windows: Iterable[rows.Window]) -> Tally:
     return tally
 
 
-def _is_given(text: str | None) -> TypeGuard[str]:
-    return text is not None and bool(text.strip())
+def _check_pair(scorer: Scorer, source: rows.Source) -> None:
+    if scorer.pair is not None and scorer.pair not in source.kinds:
+        raise ExportError(
+            f"{source.path} has no column {scorer.pair!r}. Its columns are "
+            f"{', '.join(map(repr, source.kinds))}; name the one with the second texts: --pair "
+            "COLUMN."
+        )
+
+
+def _is_given(text: str | None, pairs: bool = False) -> TypeGuard[str]:
+    return text is not None and not edge.problem_with(text, pairs)
 
 
 def _progress(total: int | None) -> Any:
@@ -230,6 +271,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--text", default="text", metavar="COLUMN", help="the one with the texts (default: text)"
     )
+    parser.add_argument(
+        "--pair", metavar="COLUMN", help="the one with the second texts, if a model takes pairs"
+    )
     parser.add_argument("--prefix", default="", help="put before the names of the new columns")
     parser.add_argument(
         "--batch-size", type=count, default=32, metavar="N",
@@ -250,7 +294,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.input == _PIPE and options.output != _PIPE:
         raise ExportError("Standard input cannot be read twice: it needs --output -.")
     model = edge.Model(bundle_folder(options.bundle, options.public_key), options.threads)
-    scorer = Scorer(model, options.text, options.prefix, options.batch_size)
+    scorer = Scorer(model, options.text, options.prefix, options.batch_size, options.pair)
     source = Path(options.input)
     if options.input == _PIPE:
         lines = rows.json_lines(sys.stdin.buffer, "standard input", options.text)
@@ -258,6 +302,7 @@ def _run(options: argparse.Namespace) -> int:
     elif options.output == _PIPE:
         found = rows.look_through(source, options.text)
         scorer.check_names(found.kinds, str(source))
+        _check_pair(scorer, found)
         tally = stream(scorer, found.windows())
     else:
         tally = predict(scorer, source, Path(options.output), overwrite=options.overwrite)

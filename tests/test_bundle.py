@@ -226,7 +226,7 @@ def test_inputs_must_be_those_of_the_model_and_known(
     ("changes", "message"),
     [
         ({"labels": ["one", "one", "two"]}, "different labels"),
-        ({"labels": ["one"]}, "two or more"),
+        ({"labels": ["one"]}, "2 or more"),
         ({"labels": ["a", "b", "c", "d"]}, r"shape \(1, 3\) for 1 texts and 4 labels"),
         ({"thresholds": {"nowhere": 0.5}}, "'nowhere'"),
         ({"thresholds": {"place": 1.5}}, "from 0 to 1"),

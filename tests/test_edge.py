@@ -169,9 +169,9 @@ def test_files_beside_the_bundle_do_no_harm(bundle: Path) -> None:
 
 def test_an_unknown_format_says_which_edge_is_needed(bundle: Path) -> None:
     path = bundle / "bundle.json"
-    text = path.read_text(encoding="utf-8").replace('"format": 1', '"format": 2')
+    text = path.read_text(encoding="utf-8").replace('"format": 2', '"format": 9')
     path.write_text(text.replace('"created_by": "potstill', '"created_by": "potstill 9'))
-    with pytest.raises(edge.BundleError, match=r"\(2, 'single_label'\).*comes with potstill 9"):
+    with pytest.raises(edge.BundleError, match=r"\(9, 'single_label'\).*comes with potstill 9"):
         edge.Model(bundle)
 
 

@@ -19,7 +19,13 @@ from adapters.backbone import load_backbone
 from adapters.registry import by_name
 from adapters.tiny import ARCHITECTURES
 from distill import DistillError, LiveTeacher, Objective, Outputs, Pair, Signals, objectives
-from distill.builtin.prediction import CrossEntropy, KullbackLeibler, Sigmoid, SquaredLogits
+from distill.builtin.prediction import (
+    CrossEntropy,
+    KullbackLeibler,
+    Sigmoid,
+    SoftOrdinal,
+    SquaredLogits,
+)
 from distill.builtin.relations import Attention, Contrast, Relation
 from distill.builtin.states import Cosine, Embeddings, Hidden
 from distill.learner import Learner
@@ -160,8 +166,18 @@ def contrast(s: Found, t: Found) -> float:
     return float(np.mean(found))
 
 
+def soft_ordinal(s: Found, t: Found) -> float:
+    found = []
+    for row, label in ((0, 0), (1, 2), (2, 1)):  # the fourth text has no label
+        own = s["logits"][row]
+        target = softmax(-2.0 * np.abs(np.arange(len(own)) - label))
+        found.append(-float(target @ np.log(softmax(own))))
+    return float(np.mean(found))
+
+
 CASES: list[tuple[Objective, Callable[[Found, Found], float]]] = [
     (CrossEntropy(), ce),
+    (SoftOrdinal(), soft_ordinal),
     (KullbackLeibler(temperature=3.0), kl),
     (SquaredLogits(), mse_logits),
     (Sigmoid(temperature=3.0), sigmoid),
@@ -615,3 +631,25 @@ def test_what_cannot_work_is_refused_before_training(tiny_backbone: Make) -> Non
         learner(tiny_backbone, Hidden(), teacher=live)
     with pytest.raises(DistillError, match="compare embeddings"):
         learner(tiny_backbone, Embeddings(), teacher=live)
+
+
+@pytest.mark.parametrize("form", ["several", "numbers"])
+def test_labels_of_other_forms(form: str) -> None:
+    """Cross-entropy and divergence by what the labels are; a text without labels does not count."""
+    chance = torch.Generator().manual_seed(0)
+    shape = (4, 3) if form == "several" else (4, 1)
+    own, other = (torch.randn(shape, generator=chance, dtype=torch.float64) for _ in range(2))
+    mask = torch.ones(4, 2)
+    if form == "several":
+        labels = torch.tensor([[1, 0, 1], [0, 0, 0], [1, 1, 1], [-100, -100, -100]])
+        shares = own[:3].sigmoid()
+        right = torch.where(labels[:3] == 1, shares, 1 - shares)
+        expected, kind = -right.log().mean(), Sigmoid(temperature=2.0)
+    else:
+        labels = torch.tensor([0.5, -1.0, 2.0, math.nan], dtype=torch.float64)
+        expected, kind = ((own[:3, 0] - labels[:3]) ** 2).mean(), SquaredLogits()
+    found = CrossEntropy().loss(Outputs(own), None, labels, mask, None)
+    assert float(found) == pytest.approx(float(expected))
+    taught = KullbackLeibler(temperature=2.0).loss(Outputs(own), Signals(other), labels, mask, None)
+    same = kind.loss(Outputs(own), Signals(other), labels, mask, None)
+    assert float(taught) == pytest.approx(float(same))

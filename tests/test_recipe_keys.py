@@ -18,6 +18,7 @@ from adapters.hardware import Hardware, inspect_hardware
 from adapters.strategy import learned_state, prepare
 from recipes import gate, others, training
 from recipes.ledger import Row
+from recipes.problems.single_label import SingleLabel
 from recipes.reading import plain, read_recipe
 from recipes.recipe import Recipe
 from recipes.stages import STAGES
@@ -151,7 +152,7 @@ def trainer(section: Callable[[Recipe], Any]) -> Probe:
                 training.fit(
                     torch.nn.Linear(1, 1), [{"input_ids": []}], [{}], title="",
                     folder=bench.folder / "fit",
-                    settings=section(recipe), task=TextClassification(), collate=dict,
+                    settings=section(recipe), problem=SingleLabel(tiny.LABELS), collate=dict,
                     hardware=able, allow_fallback=True, seed=recipe.seed,
                 )  # fmt: skip
         return told
@@ -335,6 +336,10 @@ KEYS: dict[str, tuple[list[str], Probe]] = {
     "data.test": (["data.test=DIR/other.csv"], rows),
     "data.text": (["data.text=reversed"], rows),
     "data.label": (["data.label=initial"], rows),
+    "data.pair": (["data.pair=initial"], rows),
+    "data.problem": (["data.problem=multi_label"], rows),
+    "data.separator": (["data.separator=e"], rows),
+    "data.order": (["data.order=[place,food,animal]"], rows),
     "data.test_fraction": (["data.test_fraction=0.3"], rows),
     "data.validation_fraction": (["data.validation_fraction=0.2"], rows),
     "data.split_seed": (["data.split_seed=1"], rows),
