@@ -69,6 +69,9 @@ class DataSettings(Settings):
             several that have an order, or a number. By default it is found from the labels.
         separator: What parts the labels of a text that has several in one column.
         order: The labels from low to high, where they have an order and are no numbers.
+        min_rows: Rows that a label needs, before splits are drawn; null for what the splits need.
+        rare: What becomes of rows whose label has fewer: they are left out, or their labels become
+            one, called ``other``.
         test_fraction: Share of all rows that becomes the test split, stratified by label.
         validation_fraction: Share of the remaining rows that becomes the validation split.
         split_seed: Seed of the splits; kept apart from `Recipe.seed`, so that runs with several
@@ -90,6 +93,8 @@ class DataSettings(Settings):
     problem: Literal["auto", "single_label", "multi_label", "ordinal", "regression"] = "auto"
     separator: Annotated[str, Field(min_length=1)] | None = None
     order: Annotated[tuple[str | int | float, ...], Field(strict=False, min_length=2)] | None = None
+    min_rows: Annotated[int, Field(ge=2)] | None = None
+    rare: Literal["drop", "merge"] = "drop"
     test_fraction: Fraction = 0.2
     validation_fraction: Fraction = 0.1
     split_seed: Seed = 0
@@ -118,6 +123,12 @@ class DataSettings(Settings):
             )
         if self.order is not None and (not ordered or self.separator is not None):
             raise ValueError("order is for problem=ordinal, in which a text has one label")
+        if self.min_rows is None and self.rare != "drop":
+            raise ValueError("rare has no effect without min_rows. Leave it out, or set min_rows=5")
+        if self.min_rows is not None and self.problem in ("ordinal", "regression"):
+            raise ValueError(
+                f"min_rows is for labels without an order, and problem={self.problem}. Leave it out"
+            )
         if self.separator is not None and isinstance(self.label, tuple):
             raise ValueError("separator is for one column of labels, and label names several")
         return self

@@ -281,3 +281,21 @@ def test_metrics_of_numbers_are_in_their_unit() -> None:
     found = problem.metrics(np.array([[0.5], [-0.5]]), [0.0, 0.0])
     assert found["mae"] == pytest.approx(2)
     assert problem.told(0.25) == "11"
+
+
+@pytest.mark.parametrize(("rare", "left"), [("drop", 60), ("merge", 64)])
+def test_labels_with_few_rows(rare: str, left: int, tmp_path: Path) -> None:
+    rows = [{"text": text, "label": label} for text, label in tiny.rows(60)]
+    rows += [{"text": f"odd {i}", "label": "odd" if i else "strange"} for i in range(4)]
+    path = write(tmp_path / "rows.jsonl", rows)
+    found = read(path, "data.min_rows=4", f"data.rare={rare}")
+    assert sum(len(part) for part in (found.train, found.validation, found.test)) == left
+    assert ("other" in found.labels) == (rare == "merge")
+    assert not {"odd", "strange"}.intersection(found.labels)
+    assert any('"strange"' in note and "4 rows" in note for note in found.notes)
+    with pytest.raises(RecipeError, match="no label has so many"):
+        read(path, "data.min_rows=99")
+    several = [{**row, "label": [row["label"], "any"]} for row in rows]
+    found = read(write(tmp_path / "several.jsonl", several), "data.min_rows=4", f"data.rare={rare}")
+    assert sum(len(part) for part in (found.train, found.validation, found.test)) == 64
+    assert "odd" not in found.labels

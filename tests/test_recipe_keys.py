@@ -37,7 +37,12 @@ class Bench:
         self.folder, self.backbone, self.other = folder, backbone, other
         rows = tiny.rows(120)
         broken = [*rows[:60], ("", "food"), *rows[60:], ("x" * 50, "food")]
-        for name, content in {"rows": rows, "other": rows[:90], "broken": broken}.items():
+        for name, content in {
+            "rows": rows,
+            "other": rows[:90],
+            "broken": broken,
+            "uneven": [*rows, *((f"{text} odd", "odd") for text, _ in rows[:8])],
+        }.items():
             lines = [f"{text},{label},{label[0]},{text[::-1]}" for text, label in content]
             (folder / f"{name}.csv").write_text("\n".join(["text,label,initial,reversed", *lines]))
         later = "".join(f"later {text},{label},l,x\n" for text, label in rows[:90])
@@ -340,6 +345,8 @@ KEYS: dict[str, tuple[list[str], Probe]] = {
     "data.problem": (["data.problem=multi_label"], rows),
     "data.separator": (["data.separator=e"], rows),
     "data.order": (["data.order=[place,food,animal]"], rows),
+    "data.min_rows": (["data.train=DIR/uneven.csv", "data.min_rows=9"], rows),
+    "data.rare": (["data.train=DIR/uneven.csv", "data.min_rows=9", "data.rare=merge"], rows),
     "data.test_fraction": (["data.test_fraction=0.3"], rows),
     "data.validation_fraction": (["data.validation_fraction=0.2"], rows),
     "data.split_seed": (["data.split_seed=1"], rows),

@@ -14,7 +14,7 @@ from recipes.tasks.columns import (
     joined,
     values_of,
 )
-from recipes.tasks.targets import find_problem, groups, namer
+from recipes.tasks.targets import find_problem, groups, namer, without_rare
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -95,6 +95,9 @@ def cleaned(
             phase, labels,
         )  # fmt: skip
         notes += [note for note in dropped if note not in notes]
+    if settings.min_rows is not None and problem in ("single_label", "multi_label"):
+        found, left = without_rare(found, problem, settings, names)
+        notes += left
     if problem in ("multi_label", "regression"):
         found = {
             key: frame.assign(group=groups(problem, frame["label"], frame))

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from recipes.recipe import DataSettings
 
+#: What labels with few rows are called together.
+OTHER = "other"
 #: Names of columns whose whole numbers have an order, more likely than not.
 _ORDERED = ("stars", "star", "rating", "score", "grade", "level", "severity", "priority")
 #: More different whole numbers than this are no classes.
@@ -114,6 +116,67 @@ def groups(problem: str, labels: Series, frame: DataFrame) -> Series:
         sizes = found.map(found.value_counts())
         return found.where(sizes >= _FEWEST, "").reindex(frame.index)
     return pd.Series(labels, dtype=object).reindex(frame.index)
+
+
+def without_rare(
+    frames: Mapping[str, DataFrame],
+    problem: str,
+    settings: DataSettings,
+    names: Mapping[str, str],
+) -> tuple[dict[str, DataFrame], list[str]]:
+    """Leave out labels with too few rows to learn from, or make one label of them.
+
+    Args:
+        frames: Cleaned tables: ``all``, or ``train`` and further ones.
+        problem: ``single_label`` or ``multi_label``.
+        settings: Of which `DataSettings.min_rows` and `DataSettings.rare` are used.
+        names: What each table is called in messages.
+
+    Returns:
+        The tables without them, and notes on what was done.
+
+    Raises:
+        RecipeError: No label has so many rows.
+    """
+    several = problem == "multi_label"
+    sets = {
+        key: frame["label"].map(json.loads) if several else frame["label"].map(lambda x: [x])
+        for key, frame in frames.items()
+    }
+    learnt = [key for key in frames if key not in ("validation", "test")]
+    counts = Counter(label for key in learnt for each in sets[key] for label in each)
+    least = settings.min_rows or 0
+    rare = {label for each in sets.values() for row in each for label in row} - {
+        label for label, rows in counts.items() if rows >= least
+    }
+    if not rare:
+        return dict(frames), []
+    if rare >= counts.keys():
+        label, rows = counts.most_common(1)[0]
+        raise RecipeError(
+            f"data.min_rows={least}, but no label has so many rows; {shown(label)} has the most, "
+            f"{rows:,}. Lower it."
+        )
+    found, changed = {}, 0
+    for key, frame in frames.items():
+        kept = sets[key].map(
+            lambda row: (
+                [label for label in row if label not in rare]
+                + ([OTHER] if settings.rare == "merge" and rare.intersection(row) else [])
+            )
+        )
+        hit = sets[key].map(lambda row: bool(rare.intersection(row)))
+        changed += int(hit.sum())
+        labels = kept.map(
+            lambda row: json.dumps(sorted({*row}), ensure_ascii=False) if several else "".join(row)
+        )
+        whole = frame.assign(label=labels.astype(object))
+        found[key] = whole if several else whole[labels != ""]
+    done = f"are {shown(OTHER)} now" if settings.rare == "merge" else "are left out"
+    return found, [
+        f"{counted(len(rare), 'label')} of fewer than {least} rows {done}, in "
+        f"{counted(changed, 'row')}: {listed(map(shown, sorted(rare)))}."
+    ]
 
 
 def output_names(problem: str, train: Series, settings: DataSettings, column: str) -> list[str]:
