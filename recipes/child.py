@@ -17,7 +17,7 @@ from recipes.cells import Cell
 from recipes.errors import RecipeError
 from recipes.ledger import Ledger
 from recipes.pipeline import PROGRESS, RECIPE
-from recipes.reading import differences, plain
+from recipes.reading import changes
 from recipes.recipe import Recipe
 from recipes.reuse import TEACHER, same_teacher, take_teacher
 
@@ -84,7 +84,7 @@ class Run:
             raise RecipeError(
                 f"{path} is damaged. Remove {self.folder}, or compare elsewhere (--out DIR)."
             ) from None
-        if changed := differences(before, plain(self.recipe)):
+        if changed := changes(before, self.recipe):
             raise RecipeError(
                 f"{self.folder} was made with another recipe: {', '.join(changed)} differ. "
                 "Compare elsewhere (--out DIR), or remove that folder. Nothing was started."

@@ -17,7 +17,7 @@ from recipes.environment import describe
 from recipes.errors import RecipeError
 from recipes.ledger import write_json
 from recipes.preflight import check_possible
-from recipes.reading import differences, plain
+from recipes.reading import changes, plain
 from recipes.recipe import Recipe
 from recipes.stages import STAGES, Stage
 from recipes.workspace import Workspace
@@ -144,7 +144,7 @@ def _check_same(recipe: Recipe, folder: Path, from_stage: str | None) -> None:
     """Refuse to go on with a run whose finished stages had another recipe."""
     try:
         before = yaml.safe_load((folder / RECIPE).read_text(encoding="utf-8"))
-        changed = differences(dict(before), plain(recipe))
+        changed = changes(dict(before), recipe)
     except (yaml.YAMLError, OSError, TypeError, ValueError) as error:
         raise RecipeError(
             f"{folder / RECIPE} is damaged ({' '.join(str(error).split())}). Put it back, or start "

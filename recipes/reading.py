@@ -6,6 +6,7 @@ import difflib
 import os
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,20 @@ def check(tree: Mapping[str, Any], where: str) -> Recipe:
 def plain(recipe: Recipe) -> dict[str, Any]:
     """Return the recipe as plain data: what `check` reads back to an equal recipe."""
     return recipe.model_dump(mode="json")
+
+
+def changes(before: Mapping[str, Any], recipe: Recipe) -> list[str]:
+    """Return the dotted keys at which a recipe that a run has kept differs from another.
+
+    A key that did not exist when the run was made counts as its default.
+
+    Args:
+        before: The kept recipe, as plain data.
+        recipe: The other.
+    """
+    with suppress(RecipeError):  # a key of it exists no more, and differs
+        before = plain(check(before, "of the run"))
+    return differences(before, plain(recipe))
 
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = "") -> list[str]:

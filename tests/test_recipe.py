@@ -9,7 +9,7 @@ import yaml
 
 from adapters.errors import AdapterError
 from recipes.errors import RecipeError
-from recipes.reading import check, differences, plain, read_recipe, shipped_recipes
+from recipes.reading import changes, check, differences, plain, read_recipe, shipped_recipes
 
 
 def changed(*overrides: str) -> list[str]:
@@ -207,3 +207,12 @@ def test_an_unknown_recipe_names_the_nearest() -> None:
         read_recipe("lora_cl")
     with pytest.raises(RecipeError, match="no recipe file"):
         read_recipe("missing.yaml")
+
+
+def test_a_key_that_came_later_counts_as_its_default() -> None:
+    recipe = read_recipe("lora_cls")
+    before = plain(recipe)
+    del before["data"]["min_rows"], before["distill"]["alone"]
+    assert changes(before, recipe) == []
+    assert changes(before, read_recipe("lora_cls", ["data.min_rows=5"])) == ["data.min_rows"]
+    assert "data.gone" in changes({**before, "data": {**before["data"], "gone": 1}}, recipe)
