@@ -53,7 +53,9 @@ class Linear:
         if self._problem == "regression":
             return np.asarray(self._model.predict(features))[:, None]
         if self._problem == "multi_label":
-            shares = np.clip(self._model.predict_proba(features), 1e-9, 1 - 1e-9)
+            # In float32 one less a billionth is one.
+            sure = np.asarray(self._model.predict_proba(features), dtype=np.float64)
+            shares = np.clip(sure, 1e-9, 1 - 1e-9)
             odds: np.ndarray = np.log(shares / (1 - shares))
             return odds
         scores: np.ndarray = self._model.predict_log_proba(features)
