@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from export import edge
 from export.console import DONE, Parser, add_public_key, count, guarded
 from export.errors import ExportError
+from export.machine import cores
 from export.serving.limits import Limits, option
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def command_line() -> argparse.ArgumentParser:
     add_public_key(parser)
     parser.add_argument(
         "--workers", type=count, metavar="N",
-        help="batches of one model at once (default: one for each core)",
+        help="batches of one model at once (default: one for each core that it may use)",
     )  # fmt: skip
     parser.add_argument(
         "--threads", type=count, default=1, metavar="N", help="within one batch (default: 1)"
@@ -139,7 +140,7 @@ def build(options: argparse.Namespace) -> uvicorn.Server:
         from export.serving.metrics import Metrics
         from export.serving.repository import Repository, Workers
 
-        workers = Workers(options.workers or os.cpu_count() or 1, options.threads)
+        workers = Workers(options.workers or cores(), options.threads)
         metrics = Metrics()
         folder = ModelFolder(None if single else models_folder(source))
         key = Path(options.public_key) if options.public_key else None
