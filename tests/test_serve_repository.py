@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +21,7 @@ from tiny_server import AUTHORIZED, TOKEN, Address, running
 
 from export import edge, push
 from export.bundle import write_manifest
-from export.serving import repository
+from export.serving import folder, repository
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +105,7 @@ def asked_all_the_time(server: Address, right: dict[str, str]) -> Iterator[dict[
 
 
 def test_versions_switch_under_load_without_a_failure(models: Path, packed: Path) -> None:
-    right = {str(n): LABELS[(2 + (n - 1) % 3) % 3] for n in range(1, 8)}
+    right = {str(n): right_of(n) for n in range(1, 8)}
     with running(models) as server, asked_all_the_time(server, right) as counted:
         for number in range(2, 6):
             status, content = upload(server, packed / str((number - 1) % 3))
@@ -120,6 +122,37 @@ def test_versions_switch_under_load_without_a_failure(models: Path, packed: Path
         assert said(server) == ("5", right["5"])
     assert set(counted) >= {"1", "5"}
     assert sorted(path.name for path in (models / "tiny").iterdir()) == [".current", *"12345"]
+
+
+def right_of(version: int) -> str:
+    return LABELS[(2 + (version - 1) % 3) % 3]
+
+
+def scraped(server: Address) -> list[str]:
+    found: list[str] = server.ask("/metrics").content.decode().splitlines()
+    return found
+
+
+def test_metrics_have_no_series_of_a_version_that_is_gone(models: Path, packed: Path) -> None:
+    def counted(version: str) -> float | None:
+        line = f'potstill_batch_texts_count{{model="tiny",version="{version}"}} '
+        found = [each for each in scraped(server) if each.startswith(line)]
+        return float(found[0].removeprefix(line)) if found else None
+
+    with running(models) as server:
+        said(server)
+        assert counted("1") == 1
+        assert server.change("tiny/load").status == 200  # the same version: it counts on
+        said(server)
+        assert counted("1") == 2
+        upload(server, packed / "1")
+        said(server)
+        while counted("1") is not None:  # what it has taken is answered first
+            time.sleep(0.01)
+        assert counted("2") == 1
+        server.change("tiny/unload")
+        while any('model="tiny"' in each for each in scraped(server)):
+            time.sleep(0.01)
 
 
 def copy(bundle: Path, target: Path) -> Path:
@@ -247,6 +280,44 @@ def test_so_many_versions_stay_as_were_asked_for(models: Path, packed: Path) -> 
         assert said(server, "2") == ("2", LABELS[0])
         assert server.change("tiny/versions/3/unload").status == 200
         assert said(server)[0] == "2"
+
+
+def test_a_push_removes_the_versions_that_are_too_many(models: Path, packed: Path) -> None:
+    (models / "tiny" / "2").symlink_to(packed / "1")  # nobody has pushed it
+    with running(models, "--retain", "3", "--keep", "2") as server:
+        for number in range(3, 6):
+            assert upload(server, packed / "0", version=number)[0] == 200
+        assert server.change("tiny/versions/3/load").status == 200  # 5 and 3 answer
+        assert upload(server, packed / "0")[1]["version"] == "6"
+        assert upload(server, packed / "0")[1]["version"] == "7"
+        assert states(server) == {
+            "tiny/2": "UNAVAILABLE", "tiny/5": "UNAVAILABLE", "tiny/6": "READY", "tiny/7": "READY",
+        }  # fmt: skip
+        assert said(server, "6")[0] == "6"
+    with running(models, "--retain", "1", "--keep", "2") as server:
+        assert upload(server, packed / "0")[1]["version"] == "8"
+        assert states(server).keys() == {"tiny/2", "tiny/7", "tiny/8"}  # two answer
+    assert not list((models / ".incoming").glob("*"))
+    assert (packed / "1" / edge.MODEL_FILE).exists()
+
+
+def test_a_disk_that_keeps_no_bundle_leaves_everything_as_it_was(
+    models: Path, packed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running(models) as server:
+        before = sorted(models.rglob("*"))
+        with monkeypatch.context() as patch:
+
+            def full(_: int) -> None:
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+            patch.setattr(folder.os, "fsync", full)
+            status, content = upload(server, packed / "1")
+        assert status == 507
+        assert "No space left" in content["error"]
+        assert sorted(models.rglob("*")) == before
+        assert said(server)[0] == "1"
+        assert upload(server, packed / "1")[0] == 200
 
 
 def test_tritonclient_changes_the_repository(models: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -47,7 +47,8 @@ class Server:
         self._token = token
         root = repository.folder.root
         self.uploads = Uploads(root, limits) if root else None
-        self.stopping = False
+        #: Whether the process is about to stop; who runs it says so.
+        self.halting: Callable[[], bool] = lambda: False
         metrics.watch(repository)
 
     async def body(self, request: Request, encoding: bool = True) -> bytes:
@@ -125,7 +126,6 @@ def make_app(server: Server) -> Observed:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
-        server.stopping = True
         await server.repository.close()
 
     app = FastAPIOffline(
@@ -184,8 +184,10 @@ def _health(server: Server) -> APIRouter:
         return Response()
 
     async def ready() -> Response:
-        """Say whether a model answers: 200, or 503."""
-        if server.stopping or not any(server.repository.served()):
+        """Say whether a model answers, and will go on: 200, or 503."""
+        if server.halting():
+            raise RefusedError(503, "The server is about to stop.")
+        if not any(server.repository.served()):
             raise RefusedError(503, "No model answers.")
         return Response()
 

@@ -48,6 +48,11 @@ class Metrics:
         """Return what hears of the batches of a version."""
         return _OfModel(*(each.labels(name, version) for each in self._by_model()))
 
+    def forget(self, name: str, version: str) -> None:
+        """Drop what was counted of a version that is gone: else they gather without end."""
+        for each in self._by_model():
+            each.remove(name, version)
+
     def watch(self, repository: Repository) -> None:
         """Show which versions answer, and how many texts wait for each."""
         self.registry.register(_Gauges(repository))

@@ -53,8 +53,9 @@ class Observed:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        start, status = time.perf_counter(), 0
-        scope[_NOTES] = {}
+        start, status, asked = time.perf_counter(), 0, scope["method"]
+        # HEAD is a GET, of whose answer uvicorn sends no body: it has the scope as it was.
+        scope = {**scope, _NOTES: {}, "method": "GET" if asked == "HEAD" else asked}
 
         async def watched(message: Message) -> None:
             nonlocal status
@@ -74,15 +75,15 @@ class Observed:
             if not status:
                 await failed()(scope, receive, watched)
         finally:
-            self._tell(scope, status, time.perf_counter() - start)
+            self._tell(scope, asked, status, time.perf_counter() - start)
 
-    def _tell(self, scope: Scope, status: int, seconds: float) -> None:
+    def _tell(self, scope: Scope, method: str, status: int, seconds: float) -> None:
         # The template of the path, not the path: that may be anything, without end.
         route = getattr(scope.get("route"), "path", "other")
         self._metrics.requests.labels(route, status).inc()
         self._metrics.seconds.labels(route).observe(seconds)
         if _log.isEnabledFor(logging.INFO):
-            fields = {"method": scope["method"], "route": route, "status": status,
+            fields = {"method": method, "route": route, "status": status,
                       "ms": round(1000 * seconds, 2), **scope[_NOTES]}  # fmt: skip
             _log.info("request", extra={"fields": fields})
 
