@@ -8,7 +8,9 @@ import shutil
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -124,8 +126,108 @@ def test_versions_switch_under_load_without_a_failure(models: Path, packed: Path
     assert sorted(path.name for path in (models / "tiny").iterdir()) == [".current", *"12345"]
 
 
+@contextmanager
+def asked_whatever_comes(
+    server: Address, right: dict[str, str]
+) -> Iterator[Counter[tuple[int, str]]]:
+    """Ask from several clients in both ways; count each status with the version that answered.
+
+    An answer has to be its version's, and who gets none is told so in the protocol's form.
+    """
+    counted: Counter[tuple[int, str]] = Counter()
+    wrong: list[Any] = []
+    done = threading.Event()
+    tensor = {"name": "text", "datatype": "BYTES", "shape": [1], "data": ["who was it"]}
+
+    def ask(plain: bool) -> None:
+        while not done.is_set():
+            if plain:
+                reply = server.ask("/predict", {"text": "who was it", "model": "tiny"})
+            else:
+                reply = server.ask("/v2/models/tiny/infer", {"inputs": [tensor]})
+            version = label = ""
+            if reply.status == 200 and plain:
+                version, label = reply.content["version"], reply.content["predictions"][0]["label"]
+            elif reply.status == 200:
+                version, label = (
+                    reply.content["model_version"],
+                    reply.content["outputs"][1]["data"][0],
+                )
+            elif reply.status != 404 or "No model of this name" not in reply.content["error"]:
+                wrong.append(reply)
+            if version and right[version] != label:
+                wrong.append(reply)
+            counted[reply.status, version] += 1
+
+    with ThreadPoolExecutor(8) as pool:
+        tasks = [pool.submit(ask, place % 2 == 0) for place in range(8)]
+        try:
+            yield counted
+        finally:
+            done.set()
+    for task in tasks:
+        task.result()  # raises what was raised there, a time-out of 20 s among it
+    assert not wrong
+
+
+def test_a_model_is_unloaded_loaded_and_pushed_under_load(models: Path, packed: Path) -> None:
+    right = {str(n): right_of(n) for n in range(1, 8)}
+    with running(models) as server, asked_whatever_comes(server, right) as counted:
+
+        def wait_for(status: int, version: str = "") -> None:
+            before = counted[status, version]
+            until = time.monotonic() + 20
+            while counted[status, version] < before + 8:
+                assert time.monotonic() < until, (status, version, counted)
+                time.sleep(0.005)
+
+        wait_for(200, "1")
+        for number in range(2, 5):
+            assert server.change("tiny/unload").status == 200
+            wait_for(404)
+            assert server.change(f"tiny/versions/{number - 1}/load").status == 200
+            wait_for(200, str(number - 1))
+            assert server.change("tiny/unload").status == 200
+            status, content = upload(server, packed / str((number - 1) % 3))
+            assert (status, content["version"]) == (200, str(number))
+            wait_for(200, str(number))
+            for _ in range(5):  # as fast as it goes
+                assert server.change("tiny/unload").status == 200
+                assert server.change("tiny/load").status == 200
+        assert {status for status, _ in counted} == {200, 404}
+    assert {version for status, version in counted if status == 200} >= {"1", "2", "3", "4"}
+
+
+def test_what_an_unloaded_version_has_taken_it_answers(models: Path, packed: Path) -> None:
+    slow = ("--max-wait-ms", "5000", "--max-batch", "64", "--workers", "1")
+    with running(models, *slow) as server, ThreadPoolExecutor(10) as pool:
+        # After a crowd of twenty, ten wait for more.
+        assert server.ask("/predict", {"texts": ["who was it"] * 20}).status == 200
+        for version, change in (("1", "unload"), ("1", "push"), ("2", "load")):
+            open_ = [pool.submit(said, server) for _ in range(10)]
+            while waiting(server, version) < 10:
+                assert not any(each.done() for each in open_)
+            if change == "push":
+                assert upload(server, packed / "1")[1]["version"] == "2"
+            else:
+                assert server.change(f"tiny/{change}").status == 200
+            label = right_of(int(version))
+            assert {each.result(20) for each in open_} == {(version, label)}
+            if change == "unload":
+                assert server.ask("/v2/models/tiny/ready").status == 404
+                assert server.change("tiny/load").status == 200
+            assert server.ask("/predict", {"texts": ["who was it"] * 20}).status == 200
+
+
 def right_of(version: int) -> str:
     return LABELS[(2 + (version - 1) % 3) % 3]
+
+
+def waiting(server: Address, version: str) -> float:
+    """Return how many texts wait for a version."""
+    line = f'potstill_queue_texts{{model="tiny",version="{version}"}} '
+    (found,) = [each for each in scraped(server) if each.startswith(line)]
+    return float(found.removeprefix(line))
 
 
 def scraped(server: Address) -> list[str]:
