@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
+import logging
 import os
 import re
 import shutil
@@ -19,6 +21,7 @@ from tiny_bundle import make_bundle
 from tiny_server import TOKEN, Address, running
 
 from export import edge, push, serve
+from export.serving import logs
 from export.serving.limits import Limits, option
 
 ROOT = Path(__file__).parent.parent
@@ -183,3 +186,23 @@ def test_a_token_that_others_may_read_is_told_in_the_log(
         caplog.clear()
         serve.build(serve.command_line().parse_args([str(bundle), "--token-file", str(token)]))
         assert [each.message for each in caplog.records if each.levelname == "WARNING"] == told
+
+
+def test_a_line_of_the_log_is_json_whatever_is_in_it() -> None:
+    stream = io.StringIO()
+    writer = logs.start("info", stream)
+    try:
+        for text in ("größe 漢 😀", "\udcff", 'a "quoted"\nline'):
+            fields = {"file": text, "place": Path("x")}
+            logging.getLogger("potstill.test").info("told", extra={"fields": fields})
+    finally:
+        writer.close()
+        for name in ("potstill", "uvicorn"):
+            logging.getLogger(name).handlers.clear()
+            logging.getLogger(name).propagate = True
+            logging.getLogger(name).setLevel(logging.NOTSET)
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [line["file"] for line in lines] == ["größe 漢 😀", "\udcff", 'a "quoted"\nline']
+    assert {(line["event"], line["level"], line["place"]) for line in lines} == {
+        ("told", "info", "x")
+    }

@@ -11,6 +11,7 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi_offline import FastAPIOffline
+from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
@@ -90,12 +91,7 @@ class Server:
         note(request, model=served.name, version=served.version, texts=len(texts))
         self.limits.check(texts)
         try:
-            async with asyncio.timeout(self.limits.answer_seconds):
-                return await served.batcher.answer(texts)
-        except TimeoutError:
-            raise RefusedError(
-                503, "There was no answer in time: ask later.", retry_after="1"
-            ) from None
+            return await served.batcher.answer(texts)
         except edge.BundleError:
             raise RefusedError(
                 500, "The model gives no usable scores: it has to be replaced."
@@ -155,7 +151,8 @@ def _inference(server: Server) -> APIRouter:
             {"label": label, "probabilities": protocol.rounded(probabilities)}
             for label, probabilities in predictions
         ]
-        return JSONResponse({"model": served.name, "version": served.version, "predictions": found})
+        answer = {"model": served.name, "version": served.version, "predictions": found}
+        return Response(to_json(answer), media_type=_JSON)
 
     async def infer(request: Request) -> Response:
         """Classify a tensor of texts, in JSON or with binary tensors after it."""
