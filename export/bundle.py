@@ -157,8 +157,8 @@ def pack(
 
     Raises:
         ExportError: ``folder`` holds something else or cannot be written, labels do not fit the
-            model or the phases, the model keeps weights in other files, or the packed bundle fails
-            its self-test.
+            model or the phases, the model takes no text of ``max_length`` tokens or keeps weights
+            in other files, or the packed bundle fails its self-test.
     """
     _check_labels(labels, thresholds or {}, problem)
     _check_phases(labels, phases)
@@ -188,7 +188,9 @@ def pack(
         shutil.copyfile(edge.__file__, building / "edge.py")
         _write_texts(building, tokenizer, proven, card)
         write_manifest(building, manifest)
-        manifest["golden"] = _golden(edge.Model(building), golden_texts, tolerance)
+        packed = edge.Model(building)
+        _check_length(packed, processing)
+        manifest["golden"] = _golden(packed, golden_texts, tolerance)
         write_manifest(building, manifest)
         if problems := verify(building):
             raise ExportError("The new bundle fails its own self-test: " + " ".join(problems))
@@ -363,6 +365,24 @@ def _check_model(path: Path, processing: Processing) -> None:
             f"{sorted(processing['inputs'])}, and edge.py can make {sorted(edge.INPUTS)}. Export "
             f"the model with inputs of these names."
         )
+
+
+def _check_length(model: edge.Model, processing: Processing) -> None:
+    """Let the model answer the longest text: exported for shorter ones, it lacks positions."""
+    import numpy as np
+
+    length, padding = processing["max_length"], processing["pad_token_id"]
+    usual = {"input_ids": int(padding == 0), "attention_mask": 1}
+    row = np.array([[usual.get(name, 0)] * length for name in processing["inputs"]])
+    try:
+        model.score([row])
+    except edge.BundleError:
+        raise
+    except Exception as error:  # onnxruntime raises many kinds
+        raise ExportError(
+            f"The model does not answer a text of max_length={length} tokens. Export it with this "
+            f"max_length, or pack it with a smaller one. ({error})"
+        ) from error
 
 
 def _check_target(folder: Path) -> None:

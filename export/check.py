@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,6 +18,7 @@ from typing import Any
 from export import edge
 from export.console import DONE, REFUSED, Parser, add_public_key, bundle_folder, guarded
 from export.latency import interleaved
+from export.machine import cores
 
 #: The larger of the two batches that are timed, in texts.
 BATCH = 32
@@ -78,7 +78,7 @@ def check(folder: Path) -> dict[str, Any]:
             for name in edge.PACKAGES
         },
         "recorded": _recorded(manifest["ledger"]),
-        "latency": sweep(folder, thread_counts(_cores())),
+        "latency": sweep(folder, thread_counts(cores())),
     }
 
 
@@ -114,9 +114,9 @@ def _caller(model: edge.Model, batches: Sequence[Sequence[str]]) -> Callable[[in
     return lambda row: model.predict(batches[row])
 
 
-def thread_counts(cores: int) -> list[int]:
+def thread_counts(most: int) -> list[int]:
     """Return 1, 2, 4 … and the number of cores."""
-    return sorted({cores, *(1 << power for power in range(cores.bit_length()))})
+    return sorted({most, *(1 << power for power in range(most.bit_length()))})
 
 
 def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> dict[str, Any]:
@@ -141,17 +141,10 @@ def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> dict[str, Any]:
     return {
         "machine": platform.machine(),
         "name": found.get("model name") or platform.processor() or "unknown",
-        "cores": _cores(),
+        "cores": cores(),
         "flags": flags,
         "int8_dot_product": None if flags is None else bool(_DOT_PRODUCT & set(flags)),
     }
-
-
-def _cores() -> int:
-    """Return how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1  # macOS and Windows do not tell
 
 
 def _version(package: str) -> str:

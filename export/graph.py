@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from export.attention import fuse_attention
-from export.embeddings import fold_token_types
+from export.embeddings import drop_positions, fold_token_types
 from export.errors import ExportError
 from export.masks import key_masks
 from export.norms import keep_norms_apart
@@ -35,6 +35,7 @@ def export_onnx(
     path: Path,
     *,
     optimize: Optimize = "full",
+    max_length: int | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> list[str]:
     """Write a classifier as one ONNX file.
@@ -52,6 +53,8 @@ def export_onnx(
             makes the mask once, folds the token types and leaves out of the last layer what the
             head does not read. Attention of other forms than in encoders of the BERT, RoBERTa,
             DistilBERT, ELECTRA and MPNet kinds stays as it is.
+        max_length: Tokens at which texts are cut. A ``"full"`` graph keeps no positions past them,
+            and refuses more; None keeps all.
         metadata: Entries for the file's own metadata.
 
     Returns:
@@ -64,7 +67,7 @@ def export_onnx(
 
     with key_masks() if optimize == "full" else nullcontext():
         program = _trace(model, example)
-    notes = _rewrite(program.model) if optimize == "full" else []
+    notes = _rewrite(program.model, max_length) if optimize == "full" else []
     notes = [f"opset {program.model.opset_imports['']}", *notes]
     graph = program.model_proto
     if optimize == "basic":
@@ -103,13 +106,14 @@ def _trace(model: nn.Module, example: Mapping[str, Tensor]) -> Any:
         ) from error
 
 
-def _rewrite(model: ir.Model) -> list[str]:
+def _rewrite(model: ir.Model, max_length: int | None) -> list[str]:
     """Rewrite the exporter's graph where its forms are known, and say what that came to."""
     from onnxscript.ir.passes.common import RemoveUnusedNodesPass
     from onnxscript.version_converter import convert_version
 
     graph, remove_unused = model.graph, RemoveUnusedNodesPass()
     fold_token_types(graph)
+    dropped = 0 if max_length is None else drop_positions(graph, max_length)
     attentions = fuse_attention(graph)
     remove_unused(model)  # what the fused nodes have left would still read every token
     shortened = keep_first_token(graph)
@@ -120,6 +124,8 @@ def _rewrite(model: ir.Model) -> list[str]:
         convert_version(model, _ATTENTION_OPSET)
     else:
         notes = ["attention not fused: it has none of the forms that export.attention knows"]
+    if dropped:
+        notes.append(f"positions past {max_length} tokens dropped: {dropped}")
     if shortened:
         notes.append("past its keys and values, the last layer computes the first token only")
     return notes

@@ -46,7 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def push(
     bundle: Path, url: str, token: str, *, name: str | None = None, version: int | None = None,
-    certificates: str | None = None, clear: bool = False, seconds: float = 600,
+    certificates: str | None = None, own: tuple[str, str | None] | None = None,
+    clear: bool = False, seconds: float = 600,
 ) -> tuple[int, dict[str, Any]]:  # fmt: skip
     """Upload a bundle.
 
@@ -57,6 +58,8 @@ def push(
         name: Of the model there; None for what the bundle's own name makes.
         version: None for the one after the highest.
         certificates: File with those to trust; None for the system's.
+        own: Files with this client's certificate and its key (None: in the same file), for a server
+            that asks for them.
         clear: Send the token through a network without encryption.
         seconds: To wait for each step of the network, the server's test included.
 
@@ -79,7 +82,8 @@ def push(
         signature = [SIGNATURE_FILE] if (bundle / SIGNATURE_FILE).exists() else []
         _pack(bundle, [edge.MANIFEST_FILE, *signature, *manifest["files"]], archive)
         try:
-            return _post(where, path, archive, token, certificates, seconds)
+            trusted = _trusted(certificates, own) if where.scheme == "https" else None
+            return _post(where, path, archive, token, trusted, seconds)
         except (OSError, http.client.HTTPException) as error:
             raise ExportError(
                 f"{url} does not answer: {error}. Is it running, and is the bundle within its "
@@ -120,8 +124,24 @@ def _plain(member: tarfile.TarInfo) -> tarfile.TarInfo:
     return member
 
 
+def _trusted(
+    certificates: str | None, own: tuple[str, str | None] | None
+) -> ssl.SSLContext:  # fmt: skip
+    context = ssl.create_default_context(cafile=certificates)
+    if own:
+        try:
+            context.load_cert_chain(*own, password="none was given")  # or OpenSSL would ask for it
+        except ssl.SSLError as error:
+            files = " and ".join(filter(None, own))
+            raise ExportError(
+                f"{files}: OpenSSL does not take them ({error.reason}). They have to be a "
+                "certificate and its key, in PEM and not encrypted."
+            ) from error
+    return context
+
+
 def _post(
-    where: SplitResult, path: str, archive: IO[bytes], token: str, certificates: str | None,
+    where: SplitResult, path: str, archive: IO[bytes], token: str, trusted: ssl.SSLContext | None,
     seconds: float,
 ) -> tuple[int, dict[str, Any]]:  # fmt: skip
     from tqdm import tqdm
@@ -130,8 +150,7 @@ def _post(
     archive.seek(0)
     host = str(where.hostname)
     connection = http.client.HTTPConnection(host, where.port, timeout=seconds)
-    if where.scheme == "https":
-        trusted = ssl.create_default_context(cafile=certificates)
+    if trusted:
         connection = http.client.HTTPSConnection(host, where.port, timeout=seconds, context=trusted)
     headers = {
         "authorization": f"Bearer {token}",
@@ -166,6 +185,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--name", help="of the model there (default: the bundle's own)")
     parser.add_argument("--version", type=count, metavar="N", help="(default: the next one)")
     parser.add_argument("--ca-file", metavar="FILE", help="certificates to trust, for https")
+    parser.add_argument(
+        "--cert-file", metavar="FILE", help="own certificate, for a server that asks for one"
+    )
+    parser.add_argument("--key-file", metavar="FILE", help="its key (default: in the same file)")
     parser.add_argument("--clear", action="store_true", help="allow http to another machine")
     return parser
 
@@ -177,6 +200,7 @@ def _run(options: argparse.Namespace) -> int:
     status, content = push(
         bundle_folder(options.bundle), options.url, token, name=options.name,
         version=options.version, certificates=options.ca_file, clear=options.clear,
+        own=(options.cert_file, options.key_file) if options.cert_file else None,
     )  # fmt: skip
     if status == http.client.OK:
         print(f"{content['name']} version {content['version']} answers on {options.url}.")

@@ -6,26 +6,29 @@ python -m export.serve MODELS_DIR|BUNDLE --port 8000
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import signal
+import stat
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from export import edge
 from export.console import DONE, Parser, add_public_key, count, guarded
 from export.errors import ExportError
+from export.machine import cores
+from export.serving import tls
 from export.serving.limits import Limits, option
 
 if TYPE_CHECKING:
-    import uvicorn
-
-    from export.serving.observing import Observed
+    from export.serving.web import Web
 
 TOKEN = "POTSTILL_TOKEN"
 _TOKEN_LENGTH = 16
+_log = logging.getLogger("potstill.serve")
 _EPILOG = """\
 MODELS_DIR holds NAME/VERSION/ with a bundle in each (versions are numbers; of each model the newest
 that is sound answers), or NAME, a bundle itself. Then:
@@ -37,7 +40,7 @@ that is sound answers), or NAME, a bundle itself. Then:
 
 Push, load and unload are off until there is a token, in a file or in POTSTILL_TOKEN:
 
-  python -c "import secrets; print(secrets.token_urlsafe())" > token
+  (umask 077; python -c "import secrets; print(secrets.token_urlsafe())" > token)
   python -m export.serve models --token-file token
   python -m export.push runs/lora_cls/bundle http://localhost:8000 --token-file token
 
@@ -86,7 +89,7 @@ def command_line() -> argparse.ArgumentParser:
     add_public_key(parser)
     parser.add_argument(
         "--workers", type=count, metavar="N",
-        help="batches of one model at once (default: one for each core)",
+        help="batches of one model at once (default: one for each core that it may use)",
     )  # fmt: skip
     parser.add_argument(
         "--threads", type=count, default=1, metavar="N", help="within one batch (default: 1)"
@@ -95,12 +98,20 @@ def command_line() -> argparse.ArgumentParser:
         "--keep", type=count, default=1, metavar="N",
         help="versions of a model that answer side by side, when new ones come (default: 1)",
     )  # fmt: skip
-    parser.add_argument("--ssl-certfile", metavar="FILE", help="for HTTPS: uvicorn's own options")
-    parser.add_argument("--ssl-keyfile", metavar="FILE")
+    parser.add_argument(
+        "--retain", type=count, metavar="N",
+        help="versions of a model that stay on the disk when one is pushed: the highest, and those "
+        "that answer (default: all)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--stop-delay", type=_seconds, default=0.0, metavar="N",
+        help="seconds to go on after SIGTERM, not ready, until a balancer has noticed (default: 0)",
+    )  # fmt: skip
     parser.add_argument(
         "--log-level", choices=("info", "warning", "error"), default="info",
         help="info has a line for each request, never its texts (default: info)",
     )  # fmt: skip
+    tls.add_options(parser)
     limits = parser.add_argument_group("limits")
     for each in fields(Limits):
         kind, about = type(each.default), each.metadata["about"]
@@ -112,7 +123,7 @@ def command_line() -> argparse.ArgumentParser:
     return parser
 
 
-def build(options: argparse.Namespace) -> uvicorn.Server:
+def build(options: argparse.Namespace) -> Web:
     """Load the models and return the server for them, not yet running.
 
     Args:
@@ -125,8 +136,8 @@ def build(options: argparse.Namespace) -> uvicorn.Server:
     """
     limits = Limits(**{each.name: getattr(options, each.name) for each in fields(Limits)})
     token = read_token(options.token_file)
-    if bool(options.ssl_certfile) != bool(options.ssl_keyfile):
-        raise ExportError("--ssl-certfile and --ssl-keyfile go together: give both.")
+    _warn_of_readers(options.token_file)
+    tls.settings(options)  # before a model is read
     if not 0 <= options.port < 1 << 16:
         raise ExportError(f"--port {options.port} is no port: take one from 0 to 65535.")
     source = Path(options.source)
@@ -134,45 +145,43 @@ def build(options: argparse.Namespace) -> uvicorn.Server:
     if options.name is not None and not single:
         raise ExportError("--name names the model of one BUNDLE; in MODELS_DIR its folder does.")
     try:
-        from export.serving.app import Server, make_app
+        from export.serving.app import Server
         from export.serving.folder import ModelFolder, models_folder
         from export.serving.metrics import Metrics
         from export.serving.repository import Repository, Workers
+        from export.serving.web import web_server
 
-        workers = Workers(options.workers or os.cpu_count() or 1, options.threads)
+        workers = Workers(options.workers or cores(), options.threads)
         metrics = Metrics()
         folder = ModelFolder(None if single else models_folder(source))
         key = Path(options.public_key) if options.public_key else None
-        repository = Repository(folder, limits, workers, options.keep, metrics, key)
+        repository = Repository(folder, limits, workers, options.keep, metrics, key, options.retain)
         repository.start(single, options.name)
-        return _bounded(make_app(Server(repository, limits, token, metrics)), options, limits)
+        return web_server(Server(repository, limits, token, metrics), options)
     except ModuleNotFoundError as error:
         raise ExportError(
             f'{error.name} is not installed, which serving needs: pip install "potstill[serve]".'
         ) from error
 
 
-def _bounded(app: Observed, options: argparse.Namespace, limits: Limits) -> uvicorn.Server:
-    """Return uvicorn's server, with its connections bounded."""
-    import uvicorn
+def _seconds(text: str) -> float:
+    """Read an option's value that is a number of seconds, 0 or more."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = -1.0
+    if not 0 <= found < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds, 0 or more")
+    return found
 
-    from export.serving.connection import with_limits
 
-    config: dict[str, Any] = {
-        "host": options.host,
-        "port": options.port,
-        "ssl_certfile": options.ssl_certfile,
-        "ssl_keyfile": options.ssl_keyfile,
-        "http": with_limits(limits),
-        "ws": "none",
-        "log_config": None,
-        "access_log": False,
-        "server_header": False,
-        "proxy_headers": False,
-        "limit_concurrency": limits.max_connections,
-        "timeout_graceful_shutdown": limits.drain_seconds,
-    }
-    return uvicorn.Server(uvicorn.Config(app, **config))
+def _warn_of_readers(token_file: str | None) -> None:
+    """Say so in the log if other users of the machine may read the token."""
+    if token_file and os.name == "posix":
+        mode = stat.S_IMODE(Path(token_file).stat().st_mode)
+        if mode & stat.S_IROTH:
+            fields = {"file": token_file, "mode": f"{mode:o}", "do": f"chmod 600 {token_file}"}
+            _log.warning("others may read the token", extra={"fields": fields})
 
 
 def _run(options: argparse.Namespace) -> int:

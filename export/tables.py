@@ -86,16 +86,22 @@ def _table(node: ir.Node) -> np.ndarray:
 
 
 def _bytes(node: ir.Node) -> ir.Value:
-    """Look rows of eight bits up, and multiply each by its own scale."""
+    """Look rows of eight bits up, and multiply each by its own scale, kept in float16."""
     import numpy as np
-    from onnxscript import ir
 
     table = _table(node)
-    scales = np.abs(table).max(axis=1, keepdims=True) / np.float32(127)
+    scales = (np.abs(table).max(axis=1, keepdims=True) / 127).astype(np.float16)
     scales[scales == 0] = 1
-    rows = _take(node, "int8", np.rint(table / scales).astype(np.int8))
-    wide = insert(node, "Cast", [rows], {"to": ir.DataType.FLOAT}, sizes(rows))
-    return insert(node, "Mul", [wide, _take(node, "scales", scales)], {}, sizes(rows))
+    numbers = np.clip(np.rint(table / scales.astype(np.float32)), -127, 127)
+    rows = _take(node, "int8", numbers.astype(np.int8))
+    factors = _take(node, "scales", scales)
+    return insert(node, "Mul", [_wide(node, rows), _wide(node, factors)], {}, sizes(rows))
+
+
+def _wide(node: ir.Node, value: ir.Value) -> ir.Value:
+    from onnxscript import ir
+
+    return insert(node, "Cast", [value], {"to": ir.DataType.FLOAT}, sizes(value))
 
 
 def _nibbles(node: ir.Node) -> ir.Value:
@@ -129,8 +135,7 @@ def _nibbles(node: ir.Node) -> ir.Value:
     parted = held("parted", [*(0 for _ in axes), width // block, block])
     joined = held("joined", [*(0 for _ in axes), width])
     blocks = insert(node, "Reshape", [wide, parted], {}, parts)
-    taken = _take(node, "scales", scales)
-    factors = insert(node, "Cast", [taken], {"to": ir.DataType.FLOAT}, sizes(taken))
+    factors = _wide(node, _take(node, "scales", scales))
     scaled = insert(node, "Mul", [blocks, factors], {}, parts)
     return insert(node, "Reshape", [scaled, joined], {}, (*axes, width))
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from onnx import helper, numpy_helper
 from tiny_bundle import GOLDEN, LABELS, make_bundle, make_tokenizer, save_model, table
 from tokenizers import Tokenizer
 
@@ -257,6 +258,32 @@ def test_a_model_that_answers_nan_is_refused(tmp_path: Path) -> None:
     model = save_model(tmp_path / "model.onnx", table() * np.float32("nan"))
     with pytest.raises(ExportError, match="NaN"):
         make_bundle(tmp_path / "bundle", model=model)
+
+
+def test_a_model_with_too_few_positions_for_its_longest_text_is_refused(tmp_path: Path) -> None:
+    path = save_model(tmp_path / "model.onnx", table())
+    model = onnx.load(path)
+    places = np.zeros((7, len(LABELS)), np.float32)  # of 8 tokens
+    model.graph.initializer.append(numpy_helper.from_array(places, "places"))
+    model.graph.initializer.append(numpy_helper.from_array(np.array(-1), "last"))
+    for node in model.graph.node:
+        if node.op_type == "Mul":
+            node.output[0] = "unplaced"
+    at = next(n for n, node in enumerate(model.graph.node) if node.op_type == "ReduceSum")
+    more = [
+        ("Shape", ["input_ids"], "shape"),
+        ("Gather", ["shape", "one"], "length"),
+        ("Add", ["length", "last"], "at"), ("Gather", ["places", "at"], "row"),
+        ("Add", ["unplaced", "row"], "parts"),
+    ]  # fmt: skip
+    for offset, (kind, inputs, output) in enumerate(more):
+        model.graph.node.insert(at + offset, helper.make_node(kind, inputs, [output]))
+    onnx.save(model, path)
+    with pytest.raises(ExportError, match=r"text of max_length=8 tokens.*out of data bounds"):
+        make_bundle(tmp_path / "bundle", model=path)
+    assert not (tmp_path / "bundle").exists()
+    seven = {"max_length": 7, "pad_token_id": 0, "inputs": ["input_ids", "attention_mask"]}
+    assert verify(make_bundle(tmp_path / "bundle", model=path, processing=seven)) == []
 
 
 def test_verify_finds_a_changed_model_even_if_the_sums_were_renewed(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from tiny_bundle import GOLDEN, make_bundle
 from export import check
 from export.bundle import write_manifest
 from export.console import guarded
+from export.machine import cores
 
 ROOT = Path(__file__).parent.parent
 RECORDED = {"p50": 0.5, "p95": 0.75}
@@ -38,7 +39,7 @@ def bundle(packed: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(check, "_cores", lambda: 2)
+    monkeypatch.setattr(check, "cores", lambda: 2)
 
 
 def report(bundle: Path, capsys: pytest.CaptureFixture[str], status: int = 0) -> dict[str, Any]:
@@ -171,11 +172,26 @@ def test_flags_that_matter_for_int8_are_found(
     assert not content or found["name"] == "Some: Processor"
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="only Linux binds to cores")
+def test_cores_are_those_that_the_process_may_use(tmp_path: Path) -> None:
+    quota, all_cores = tmp_path / "cpu.max", os.sched_getaffinity(0)
+    assert cores(quota) == len(all_cores)  # no such file
+    told = {"max 100000": 10**6, "150000 100000": 2, "10000 100000": 1, "": 10**6}
+    for text, most in told.items():
+        quota.write_text(text)
+        assert cores(quota) == min(len(all_cores), most)
+    try:
+        os.sched_setaffinity(0, {min(all_cores)})
+        assert cores(quota) == 1
+    finally:
+        os.sched_setaffinity(0, all_cores)
+
+
 @pytest.mark.parametrize(
-    ("cores", "counts"), [(1, [1]), (2, [1, 2]), (6, [1, 2, 4, 6]), (8, [1, 2, 4, 8])]
+    ("most", "counts"), [(1, [1]), (2, [1, 2]), (6, [1, 2, 4, 6]), (8, [1, 2, 4, 8])]
 )
-def test_thread_counts_double_up_to_the_cores(cores: int, counts: list[int]) -> None:
-    assert check.thread_counts(cores) == counts
+def test_thread_counts_double_up_to_the_cores(most: int, counts: list[int]) -> None:
+    assert check.thread_counts(most) == counts
 
 
 def test_stopping_is_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:

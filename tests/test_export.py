@@ -31,6 +31,7 @@ TASK = tasks.get("text_classification")()
 COLLATE = TASK.collator(tiny.tokenizer())
 TEXTS = [text for text, _ in tiny.rows(60)]
 SAME = SingleLabel(tiny.LABELS).same
+INPUTS = ("input_ids", "attention_mask")
 EXAMPLES = TASK.features(Split(TEXTS, [0] * len(TEXTS)), tiny.tokenizer(), 32)
 
 
@@ -38,11 +39,15 @@ EXAMPLES = TASK.features(Split(TEXTS, [0] * len(TEXTS)), tiny.tokenizer(), 32)
 Exports = Callable[[str, str], tuple[Any, Path, list[str]]]
 
 
-def export(folder: Path, path: Path, optimize: Any = "full") -> tuple[Any, list[str]]:
+def export(
+    folder: Path, path: Path, optimize: Any = "full", max_length: int | None = None
+) -> tuple[Any, list[str]]:
     model = load_backbone(folder, tiny.LABELS)
     batch = COLLATE(EXAMPLES[:3])
-    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
-    notes = export_onnx(model, inputs, path, optimize=optimize, metadata={"labels": "[1]"})
+    inputs = {name: batch[name] for name in INPUTS}
+    notes = export_onnx(
+        model, inputs, path, optimize=optimize, max_length=max_length, metadata={"labels": "[1]"}
+    )
     return model, notes
 
 
@@ -120,6 +125,31 @@ def test_a_full_graph_has_one_node_for_each_attention(exports: Exports, architec
     assert found["Softmax"] == found["Reshape"] == found["GatherElements"] == 0
     assert "attentions fused: 4" in notes
     assert "past its keys and values, the last layer computes the first token only" in notes
+
+
+@pytest.mark.parametrize("architecture", ["bert", "roberta", "mpnet"])  # each counts differently
+def test_positions_past_the_longest_text_are_dropped_and_longer_texts_refused(
+    tiny_backbone: Make, tmp_path: Path, architecture: str
+) -> None:
+    longest = max(len(example["input_ids"]) for example in EXAMPLES)
+    path = tmp_path / "m.onnx"
+    model, notes = export(tiny_backbone(architecture), path, max_length=longest)
+    call = open_model(path, 1)
+    require_equal(compare(torch_call(model), call, EXAMPLES, COLLATE), 1e-4, "it")
+    held = {tensor.name: tensor.dims for tensor in onnx.load(path).graph.initializer}
+    (rows,) = (dims[0] for name, dims in held.items() if name.endswith(".short"))
+    assert longest <= rows <= longest + 2  # a place for padding, and one before the first
+    assert f"positions past {longest} tokens dropped: {40 - rows}" in notes
+    with pytest.raises(Exception, match="out of data bounds"):
+        call({name: torch.full((1, longest + 1), 5) for name in INPUTS})
+
+
+def test_positions_of_another_form_stay(tmp_path: Path) -> None:
+    folder = tiny.backbone(tmp_path / "gpt2", "gpt2", layers=1)
+    model, notes = export(folder, tmp_path / "m.onnx", max_length=4)
+    parity = compare(torch_call(model), open_model(tmp_path / "m.onnx", 1), EXAMPLES, COLLATE)
+    require_equal(parity, 1e-4, "it")
+    assert not any("dropped" in note for note in notes)
 
 
 def test_onnxruntime_leaves_norms_apart_when_it_opens_a_full_graph(

@@ -114,6 +114,15 @@ def test_tritonclient_reads_health_and_metadata(client: Any) -> None:
     assert entry == {"name": "tiny", "version": "1", "state": "READY", "reason": ""}
 
 
+def test_head_answers_as_get_without_a_body(server: Address) -> None:
+    for path in ("/v2/health/live", "/v2/health/ready", "/v2/models/tiny/ready", "/v2", "/metrics"):
+        head = server.ask(path, method="HEAD")
+        assert (head.status, head.content) == (200, b"")
+        assert head.headers.keys() == server.ask(path).headers.keys()
+    assert server.ask("/v2/models/huge/ready", method="HEAD").status == 404
+    assert server.ask("/predict", method="HEAD").status == 405
+
+
 def test_only_requested_outputs_come_and_shapes_are_kept(client: Any) -> None:
     wanted = [triton.InferRequestedOutput("label", binary_data=True)]
     found = client.infer("tiny", [tensor(TEXTS[:2], True, [2, 1])], "1", outputs=wanted)

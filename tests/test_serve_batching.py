@@ -137,6 +137,24 @@ def test_who_has_gone_is_not_computed() -> None:
     asyncio.run(ask())
 
 
+def test_who_waits_too_long_is_refused_and_the_model_goes_on() -> None:
+    async def ask() -> None:
+        model = Model(held=True)
+        queue = batcher(model, max_batch=1, answer_seconds=0.2)
+        tasks = [asyncio.create_task(queue.answer([str(n)] * 2)) for n in range(3)]
+        for found in await asyncio.gather(*tasks, return_exceptions=True):
+            assert isinstance(found, RefusedError)
+            assert (found.status, found.headers) == (503, {"retry-after": "1"})
+            assert "no answer in time" in found.message
+        model.go.set()
+        assert labels(await queue.answer(["next"])) == ["next"]
+        assert queue.waiting == 0
+        assert len(model.batches) == 2  # of those who were late one text, which was in the model
+        queue.close()
+
+    asyncio.run(ask())
+
+
 def test_a_failure_is_told_to_those_in_the_batch_and_the_model_goes_on() -> None:
     async def ask() -> None:
         queue = batcher(Model())

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
+import logging
 import os
 import re
 import shutil
@@ -19,6 +21,7 @@ from tiny_bundle import make_bundle
 from tiny_server import TOKEN, Address, running
 
 from export import edge, push, serve
+from export.serving import logs
 from export.serving.limits import Limits, option
 
 ROOT = Path(__file__).parent.parent
@@ -102,7 +105,7 @@ def test_a_wrong_command_says_what_is_wrong(
         ([str(bundle), "--max-batch", "0"], "--max-batch has to be above 0"),
         ([str(bundle), "--prot", "80"], "--prot"),
         ([str(bundle), "--port", "99999"], "0 to 65535"),
-        ([str(bundle), "--ssl-certfile", "x"], "go together"),
+        ([str(bundle), "--stop-delay", "soon"], "not a number of seconds"),
         ([folder, "--name", "x"], "--name"),
         ([str(bundle), "--name", "My reviews"], "'My reviews' is no name of a model"),
         ([str(bundle), "--name", ""], "is no name of a model"),
@@ -161,20 +164,45 @@ def test_a_bundle_of_any_name_is_served_and_pushed(own: str, served: str, tmp_pa
         assert push.push(bundle, server.url, TOKEN)[1] == {"name": served, "version": "1"}
 
 
-def test_the_address_may_be_encrypted(bundle: Path, tmp_path: Path) -> None:
-    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-    made = subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
-         "-nodes", "-days", "1", "-subj", "/CN=localhost", "-addext",
-         "subjectAltName=DNS:localhost", "-keyout", str(key), "-out", str(certificate)],
-        capture_output=True, check=False,
-    )  # fmt: skip
-    if made.returncode:
-        pytest.skip("openssl makes no certificate here")
-    models = tmp_path / "models"
-    models.mkdir()
-    tls = ("--ssl-certfile", str(certificate), "--ssl-keyfile", str(key))
-    with running(models, *tls) as server:
-        url = f"https://localhost:{server.port}"
-        status, content = push.push(bundle, url, TOKEN, certificates=str(certificate))
-        assert (status, content) == (200, {"name": "tiny", "version": "1"})
+def test_a_server_that_is_to_stop_is_not_ready_and_goes_on_for_a_while(bundle: Path) -> None:
+    with running(bundle, "--stop-delay", "2") as server:
+        assert server.ask("/v2/health/ready").status == 200
+        server.server.should_exit = True  # as a signal sets it
+        reply = server.ask("/v2/health/ready")
+        assert (reply.status, reply.content) == (503, {"error": "The server is about to stop."})
+        assert server.ask("/predict", {"text": "Who?"}).status == 200
+        assert server.ask("/v2/health/live").status == 200
+    with pytest.raises(ConnectionError):
+        server.ask("/v2/health/live")
+
+
+def test_a_token_that_others_may_read_is_told_in_the_log(
+    bundle: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    token = tmp_path / "secret"
+    token.write_text(TOKEN)
+    for mode, told in ((0o644, ["others may read the token"]), (0o640, [])):
+        token.chmod(mode)
+        caplog.clear()
+        serve.build(serve.command_line().parse_args([str(bundle), "--token-file", str(token)]))
+        assert [each.message for each in caplog.records if each.levelname == "WARNING"] == told
+
+
+def test_a_line_of_the_log_is_json_whatever_is_in_it() -> None:
+    stream = io.StringIO()
+    writer = logs.start("info", stream)
+    try:
+        for text in ("größe 漢 😀", "\udcff", 'a "quoted"\nline'):
+            fields = {"file": text, "place": Path("x")}
+            logging.getLogger("potstill.test").info("told", extra={"fields": fields})
+    finally:
+        writer.close()
+        for name in ("potstill", "uvicorn"):
+            logging.getLogger(name).handlers.clear()
+            logging.getLogger(name).propagate = True
+            logging.getLogger(name).setLevel(logging.NOTSET)
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [line["file"] for line in lines] == ["größe 漢 😀", "\udcff", 'a "quoted"\nline']
+    assert {(line["event"], line["level"], line["place"]) for line in lines} == {
+        ("told", "info", "x")
+    }

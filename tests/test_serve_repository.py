@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import sys
 import threading
+import time
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +23,7 @@ from tiny_server import AUTHORIZED, TOKEN, Address, running
 
 from export import edge, push
 from export.bundle import write_manifest
-from export.serving import repository
+from export.serving import folder, repository
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +107,7 @@ def asked_all_the_time(server: Address, right: dict[str, str]) -> Iterator[dict[
 
 
 def test_versions_switch_under_load_without_a_failure(models: Path, packed: Path) -> None:
-    right = {str(n): LABELS[(2 + (n - 1) % 3) % 3] for n in range(1, 8)}
+    right = {str(n): right_of(n) for n in range(1, 8)}
     with running(models) as server, asked_all_the_time(server, right) as counted:
         for number in range(2, 6):
             status, content = upload(server, packed / str((number - 1) % 3))
@@ -120,6 +124,137 @@ def test_versions_switch_under_load_without_a_failure(models: Path, packed: Path
         assert said(server) == ("5", right["5"])
     assert set(counted) >= {"1", "5"}
     assert sorted(path.name for path in (models / "tiny").iterdir()) == [".current", *"12345"]
+
+
+@contextmanager
+def asked_whatever_comes(
+    server: Address, right: dict[str, str]
+) -> Iterator[Counter[tuple[int, str]]]:
+    """Ask from several clients in both ways; count each status with the version that answered.
+
+    An answer has to be its version's, and who gets none is told so in the protocol's form.
+    """
+    counted: Counter[tuple[int, str]] = Counter()
+    wrong: list[Any] = []
+    done = threading.Event()
+    tensor = {"name": "text", "datatype": "BYTES", "shape": [1], "data": ["who was it"]}
+
+    def ask(plain: bool) -> None:
+        while not done.is_set():
+            if plain:
+                reply = server.ask("/predict", {"text": "who was it", "model": "tiny"})
+            else:
+                reply = server.ask("/v2/models/tiny/infer", {"inputs": [tensor]})
+            version = label = ""
+            if reply.status == 200 and plain:
+                version, label = reply.content["version"], reply.content["predictions"][0]["label"]
+            elif reply.status == 200:
+                version, label = (
+                    reply.content["model_version"],
+                    reply.content["outputs"][1]["data"][0],
+                )
+            elif reply.status != 404 or "No model of this name" not in reply.content["error"]:
+                wrong.append(reply)
+            if version and right[version] != label:
+                wrong.append(reply)
+            counted[reply.status, version] += 1
+
+    with ThreadPoolExecutor(8) as pool:
+        tasks = [pool.submit(ask, place % 2 == 0) for place in range(8)]
+        try:
+            yield counted
+        finally:
+            done.set()
+    for task in tasks:
+        task.result()  # raises what was raised there, a time-out of 20 s among it
+    assert not wrong
+
+
+def test_a_model_is_unloaded_loaded_and_pushed_under_load(models: Path, packed: Path) -> None:
+    right = {str(n): right_of(n) for n in range(1, 8)}
+    with running(models) as server, asked_whatever_comes(server, right) as counted:
+
+        def wait_for(status: int, version: str = "") -> None:
+            before = counted[status, version]
+            until = time.monotonic() + 20
+            while counted[status, version] < before + 8:
+                assert time.monotonic() < until, (status, version, counted)
+                time.sleep(0.005)
+
+        wait_for(200, "1")
+        for number in range(2, 5):
+            assert server.change("tiny/unload").status == 200
+            wait_for(404)
+            assert server.change(f"tiny/versions/{number - 1}/load").status == 200
+            wait_for(200, str(number - 1))
+            assert server.change("tiny/unload").status == 200
+            status, content = upload(server, packed / str((number - 1) % 3))
+            assert (status, content["version"]) == (200, str(number))
+            wait_for(200, str(number))
+            for _ in range(5):  # as fast as it goes
+                assert server.change("tiny/unload").status == 200
+                assert server.change("tiny/load").status == 200
+        assert {status for status, _ in counted} == {200, 404}
+    assert {version for status, version in counted if status == 200} >= {"1", "2", "3", "4"}
+
+
+def test_what_an_unloaded_version_has_taken_it_answers(models: Path, packed: Path) -> None:
+    slow = ("--max-wait-ms", "5000", "--max-batch", "64", "--workers", "1")
+    with running(models, *slow) as server, ThreadPoolExecutor(10) as pool:
+        # After a crowd of twenty, ten wait for more.
+        assert server.ask("/predict", {"texts": ["who was it"] * 20}).status == 200
+        for version, change in (("1", "unload"), ("1", "push"), ("2", "load")):
+            open_ = [pool.submit(said, server) for _ in range(10)]
+            while waiting(server, version) < 10:
+                assert not any(each.done() for each in open_)
+            if change == "push":
+                assert upload(server, packed / "1")[1]["version"] == "2"
+            else:
+                assert server.change(f"tiny/{change}").status == 200
+            label = right_of(int(version))
+            assert {each.result(20) for each in open_} == {(version, label)}
+            if change == "unload":
+                assert server.ask("/v2/models/tiny/ready").status == 404
+                assert server.change("tiny/load").status == 200
+            assert server.ask("/predict", {"texts": ["who was it"] * 20}).status == 200
+
+
+def right_of(version: int) -> str:
+    return LABELS[(2 + (version - 1) % 3) % 3]
+
+
+def waiting(server: Address, version: str) -> float:
+    """Return how many texts wait for a version."""
+    line = f'potstill_queue_texts{{model="tiny",version="{version}"}} '
+    (found,) = [each for each in scraped(server) if each.startswith(line)]
+    return float(found.removeprefix(line))
+
+
+def scraped(server: Address) -> list[str]:
+    found: list[str] = server.ask("/metrics").content.decode().splitlines()
+    return found
+
+
+def test_metrics_have_no_series_of_a_version_that_is_gone(models: Path, packed: Path) -> None:
+    def counted(version: str) -> float | None:
+        line = f'potstill_batch_texts_count{{model="tiny",version="{version}"}} '
+        found = [each for each in scraped(server) if each.startswith(line)]
+        return float(found[0].removeprefix(line)) if found else None
+
+    with running(models) as server:
+        said(server)
+        assert counted("1") == 1
+        assert server.change("tiny/load").status == 200  # the same version: it counts on
+        said(server)
+        assert counted("1") == 2
+        upload(server, packed / "1")
+        said(server)
+        while counted("1") is not None:  # what it has taken is answered first
+            time.sleep(0.01)
+        assert counted("2") == 1
+        server.change("tiny/unload")
+        while any('model="tiny"' in each for each in scraped(server)):
+            time.sleep(0.01)
 
 
 def copy(bundle: Path, target: Path) -> Path:
@@ -247,6 +382,44 @@ def test_so_many_versions_stay_as_were_asked_for(models: Path, packed: Path) -> 
         assert said(server, "2") == ("2", LABELS[0])
         assert server.change("tiny/versions/3/unload").status == 200
         assert said(server)[0] == "2"
+
+
+def test_a_push_removes_the_versions_that_are_too_many(models: Path, packed: Path) -> None:
+    (models / "tiny" / "2").symlink_to(packed / "1")  # nobody has pushed it
+    with running(models, "--retain", "3", "--keep", "2") as server:
+        for number in range(3, 6):
+            assert upload(server, packed / "0", version=number)[0] == 200
+        assert server.change("tiny/versions/3/load").status == 200  # 5 and 3 answer
+        assert upload(server, packed / "0")[1]["version"] == "6"
+        assert upload(server, packed / "0")[1]["version"] == "7"
+        assert states(server) == {
+            "tiny/2": "UNAVAILABLE", "tiny/5": "UNAVAILABLE", "tiny/6": "READY", "tiny/7": "READY",
+        }  # fmt: skip
+        assert said(server, "6")[0] == "6"
+    with running(models, "--retain", "1", "--keep", "2") as server:
+        assert upload(server, packed / "0")[1]["version"] == "8"
+        assert states(server).keys() == {"tiny/2", "tiny/7", "tiny/8"}  # two answer
+    assert not list((models / ".incoming").glob("*"))
+    assert (packed / "1" / edge.MODEL_FILE).exists()
+
+
+def test_a_disk_that_keeps_no_bundle_leaves_everything_as_it_was(
+    models: Path, packed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running(models) as server:
+        before = sorted(models.rglob("*"))
+        with monkeypatch.context() as patch:
+
+            def full(_: int) -> None:
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+            patch.setattr(folder.os, "fsync", full)
+            status, content = upload(server, packed / "1")
+        assert status == 507
+        assert "No space left" in content["error"]
+        assert sorted(models.rglob("*")) == before
+        assert said(server)[0] == "1"
+        assert upload(server, packed / "1")[0] == 200
 
 
 def test_tritonclient_changes_the_repository(models: Path) -> None:

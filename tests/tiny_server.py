@@ -42,7 +42,7 @@ class Address(NamedTuple):
         content = answer.read()
         connection.close()
         found = {name.lower(): value for name, value in answer.getheaders()}
-        if found.get("content-type") == "application/json":
+        if found.get("content-type") == "application/json" and method != "HEAD":
             return Reply(answer.status, json.loads(content), found)
         return Reply(answer.status, content, found)
 
@@ -66,6 +66,7 @@ def running(source: Path, *options: str, token: str | None = TOKEN) -> Iterator[
     """Serve a bundle or a folder of models until the block ends."""
     if token:
         (source.parent / "token").write_text(token)
+        (source.parent / "token").chmod(0o600)
         options = ("--token-file", str(source.parent / "token"), *options)
     server = serve.build(serve.command_line().parse_args([str(source), *options]))
     place = socket.create_server(("127.0.0.1", 0))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi_offline import FastAPIOffline
+from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
@@ -47,7 +48,8 @@ class Server:
         self._token = token
         root = repository.folder.root
         self.uploads = Uploads(root, limits) if root else None
-        self.stopping = False
+        #: Whether the process is about to stop; who runs it says so.
+        self.halting: Callable[[], bool] = lambda: False
         metrics.watch(repository)
 
     async def body(self, request: Request, encoding: bool = True) -> bytes:
@@ -89,12 +91,7 @@ class Server:
         note(request, model=served.name, version=served.version, texts=len(texts))
         self.limits.check(texts)
         try:
-            async with asyncio.timeout(self.limits.answer_seconds):
-                return await served.batcher.answer(texts)
-        except TimeoutError:
-            raise RefusedError(
-                503, "There was no answer in time: ask later.", retry_after="1"
-            ) from None
+            return await served.batcher.answer(texts)
         except edge.BundleError:
             raise RefusedError(
                 500, "The model gives no usable scores: it has to be replaced."
@@ -125,7 +122,6 @@ def make_app(server: Server) -> Observed:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
-        server.stopping = True
         await server.repository.close()
 
     app = FastAPIOffline(
@@ -155,7 +151,8 @@ def _inference(server: Server) -> APIRouter:
             {"label": label, "probabilities": protocol.rounded(probabilities)}
             for label, probabilities in predictions
         ]
-        return JSONResponse({"model": served.name, "version": served.version, "predictions": found})
+        answer = {"model": served.name, "version": served.version, "predictions": found}
+        return Response(to_json(answer), media_type=_JSON)
 
     async def infer(request: Request) -> Response:
         """Classify a tensor of texts, in JSON or with binary tensors after it."""
@@ -184,8 +181,10 @@ def _health(server: Server) -> APIRouter:
         return Response()
 
     async def ready() -> Response:
-        """Say whether a model answers: 200, or 503."""
-        if server.stopping or not any(server.repository.served()):
+        """Say whether a model answers, and will go on: 200, or 503."""
+        if server.halting():
+            raise RefusedError(503, "The server is about to stop.")
+        if not any(server.repository.served()):
             raise RefusedError(503, "No model answers.")
         return Response()
 

@@ -56,6 +56,12 @@ class Job:
         if not self.left:
             self.future.set_result([each for each in self.found if each is not None])
 
+    def end_late(self) -> None:
+        """Refuse what has taken too long."""
+        if not self.future.done():
+            late = RefusedError(503, "There was no answer in time: ask later.", retry_after="1")
+            self.future.set_exception(late)
+
 
 Item = tuple[Job, int]  # a job and the place of one of its texts
 
@@ -69,7 +75,7 @@ class Batcher:
 
     Args:
         model: What answers; its `encode`, `score` and `decide` may run in several threads.
-        limits: ``max_batch``, ``max_wait_ms`` and ``max_queue`` are read.
+        limits: ``max_batch``, ``max_wait_ms``, ``max_queue`` and ``answer_seconds`` are read.
         workers: Batches at once.
         observer: Is told about each batch.
     """
@@ -103,7 +109,7 @@ class Batcher:
         open is in its queue, and is answered even if it is closed then.
 
         Raises:
-            RefusedError: The queue is full (503).
+            RefusedError: The queue is full, or it took too long (503).
             BundleError: The model gave no usable scores.
         """
         job = Job(texts)
@@ -121,7 +127,12 @@ class Batcher:
             # A worker has to look at the clock for the first one, and to go when there are enough.
             if empty or len(self._queue) >= self._enough():
                 self._changed.notify()
-        return await job.future
+        # A third of what asyncio.timeout costs.
+        late = job.loop.call_later(self._limits.answer_seconds, job.end_late)
+        try:
+            return await job.future
+        finally:
+            late.cancel()
 
     def close(self) -> None:
         """Take no more; what waits is still answered."""

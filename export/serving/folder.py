@@ -7,9 +7,10 @@ refused.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ class ModelFolder:
 
     def _models(self) -> Iterator[tuple[str, list[str]]]:
         for home in sorted(self.root.iterdir()) if self.root else []:
-            if NAME.fullmatch(home.name) and home.is_dir() and not home.is_symlink():
+            if NAME.fullmatch(home.name) and _is_folder(home):
                 if (home / edge.MANIFEST_FILE).exists():
                     yield home.name, ["1"]
                 else:
@@ -118,6 +119,33 @@ class ModelFolder:
         if (home / number).exists():
             raise RefusedError(409, f"Version {number} is there already: push another number.")
         return number, home / number
+
+    def prune(self, name: str, retain: int, answer: Collection[str]) -> list[str]:
+        """Remove versions of a model, the lowest first, until so many are left.
+
+        Args:
+            name: Of the model.
+            retain: How many.
+            answer: Versions that stay, because they answer; they count.
+
+        Returns:
+            Those that were removed.
+
+        Raises:
+            OSError: The folder cannot be written.
+        """
+        home = self._home(name)
+        listed = sorted(dict(self._models()).get(name, []), key=int)
+        found = [each for each in listed if _is_folder(home / each)]  # nobody has pushed a link
+        spare = [each for each in found if each not in answer]
+        gone = spare[: max(0, len(found) - retain)]
+        for version in gone:
+            # First out of sight, at once: a kill leaves no half of a version.
+            bin_ = home.parent / INCOMING / f"{name}-{version}"
+            bin_.parent.mkdir(exist_ok=True)
+            (home / version).rename(bin_)
+            shutil.rmtree(bin_)
+        return gone
 
     def place(self, name: str, version: str) -> Path:
         """Return where a version lies, a folder without links.
@@ -214,13 +242,32 @@ def models_folder(folder: Path) -> Path:
 
 
 def move(staged: Path, place: Path) -> None:
-    """Move a bundle to where it is to lie, all of it at once.
+    """Move a bundle to where it is to lie: all of it at once, and to stay after a power cut.
 
     Raises:
         RefusedError: The disk is full, or the folder cannot be written (507).
     """
     try:
+        for each in (*staged.iterdir(), staged):
+            _to_disk(each)
         place.parent.mkdir(exist_ok=True)
         staged.rename(place)
+        for folder in (place.parent, place.parent.parent):
+            _to_disk(folder)
     except OSError as error:
         raise RefusedError(507, f"The bundle cannot be kept: {error.strerror}.") from error
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
+def _to_disk(path: Path) -> None:
+    """Wait until a file, or what a folder lists, is on the disk."""
+    if os.name != "posix" and path.is_dir():  # Windows opens no folders
+        return
+    opened = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)

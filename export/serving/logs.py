@@ -15,6 +15,8 @@ from collections import deque
 from datetime import UTC, datetime
 from typing import TextIO
 
+from pydantic_core import to_json
+
 _LOGGERS = ("potstill", "uvicorn")
 #: Lines that may wait for a reader who is slow; then the oldest go, rather than memory.
 _WAITING = 10_000
@@ -36,7 +38,10 @@ class JsonLines(logging.Formatter):
             frames = traceback.extract_tb(record.exc_info[2])
             line["error"] = record.exc_info[0].__name__
             line["where"] = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
-        return json.dumps(line, ensure_ascii=False)
+        try:
+            return to_json(line, fallback=str).decode()
+        except ValueError:  # a path that is not UTF-8
+            return json.dumps(line, default=str)
 
 
 class Writer(logging.Handler):

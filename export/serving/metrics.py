@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,10 @@ class Metrics:
             "potstill_request_seconds", "From a request's head to its answer",
             ("route",), buckets=_SECONDS, registry=self.registry,
         )  # fmt: skip
+        # To find them by their labels takes as long as to count.
+        self._of_request = functools.cache(
+            lambda route, status: (self.requests.labels(route, status), self.seconds.labels(route))
+        )
         self.batch = Histogram(
             "potstill_batch_texts", "Texts that went through a model at once",
             _MODEL, buckets=_TEXTS, registry=self.registry,
@@ -44,9 +49,20 @@ class Metrics:
             _MODEL, buckets=_SECONDS, registry=self.registry,
         )  # fmt: skip
 
+    def request(self, route: str, status: int, seconds: float) -> None:
+        """Count and time a request."""
+        counter, times = self._of_request(route, status)
+        counter.inc()
+        times.observe(seconds)
+
     def of_model(self, name: str, version: str) -> Observer:
         """Return what hears of the batches of a version."""
         return _OfModel(*(each.labels(name, version) for each in self._by_model()))
+
+    def forget(self, name: str, version: str) -> None:
+        """Drop what was counted of a version that is gone: else they gather without end."""
+        for each in self._by_model():
+            each.remove(name, version)
 
     def watch(self, repository: Repository) -> None:
         """Show which versions answer, and how many texts wait for each."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -42,7 +42,7 @@ class Observed:
     def __init__(self, app: ASGIApp, inference: Iterable[BaseRoute], metrics: Metrics) -> None:
         self._app, self._metrics = app, metrics
         direct = [
-            Route(route.path, route.endpoint, methods=["POST"])
+            Route(route.path, _bare(route.endpoint), methods=["POST"])
             for route in inference
             if isinstance(route, APIRoute)
         ]
@@ -53,8 +53,9 @@ class Observed:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        start, status = time.perf_counter(), 0
-        scope[_NOTES] = {}
+        start, status, asked = time.perf_counter(), 0, scope["method"]
+        # HEAD is a GET, of whose answer uvicorn sends no body: it has the scope as it was.
+        scope = {**scope, _NOTES: {}, "method": "GET" if asked == "HEAD" else asked}
 
         async def watched(message: Message) -> None:
             nonlocal status
@@ -74,17 +75,30 @@ class Observed:
             if not status:
                 await failed()(scope, receive, watched)
         finally:
-            self._tell(scope, status, time.perf_counter() - start)
+            self._tell(scope, asked, status, time.perf_counter() - start)
 
-    def _tell(self, scope: Scope, status: int, seconds: float) -> None:
+    def _tell(self, scope: Scope, method: str, status: int, seconds: float) -> None:
         # The template of the path, not the path: that may be anything, without end.
         route = getattr(scope.get("route"), "path", "other")
-        self._metrics.requests.labels(route, status).inc()
-        self._metrics.seconds.labels(route).observe(seconds)
+        self._metrics.request(route, status, seconds)
         if _log.isEnabledFor(logging.INFO):
-            fields = {"method": scope["method"], "route": route, "status": status,
+            fields = {"method": method, "route": route, "status": status,
                       "ms": round(1000 * seconds, 2), **scope[_NOTES]}  # fmt: skip
-            _log.info("request", extra={"fields": fields})
+            # As _log.info does, but it would look for its caller first, which takes long.
+            record = logging.LogRecord(_log.name, logging.INFO, "", 0, "request", None, None)
+            record.fields = fields
+            _log.handle(record)
+
+
+def _bare(endpoint: Callable[[Request], Awaitable[Response]]) -> ASGIApp:
+    """Return an endpoint as an application, whose errors are left to `Observed`."""
+
+    class Bare:  # a function would get Starlette's own handlers around it
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            response = await endpoint(Request(scope, receive, send))
+            await response(scope, receive, send)
+
+    return Bare()
 
 
 def refused(error: RefusedError) -> JSONResponse:

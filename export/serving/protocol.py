@@ -5,13 +5,14 @@ Source: the protocol's "Required API" for HTTP, and the binary tensor data exten
 
 from __future__ import annotations
 
-import json
 import re
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from pydantic_core import to_json
 
 from export import edge
 from export.serving.limits import RefusedError
@@ -149,7 +150,7 @@ def respond(
     answer: dict[str, Any] = {"model_name": name, "model_version": version, "outputs": outputs}
     if asked.id:
         answer["id"] = asked.id
-    head = json.dumps(answer).encode()
+    head = to_json(answer)
     return (b"".join([head, *tensors]), len(head)) if tensors else (head, None)
 
 

@@ -62,6 +62,7 @@ class Repository:
         keep: So many versions of a model answer; of those, the one loaded last by default.
         metrics: Are told about batches.
         public_key: If given, the file with the key that every bundle has to be signed with.
+        retain: So many versions of a model stay in the folder when one is pushed; None for all.
     """
 
     def __init__(
@@ -72,8 +73,9 @@ class Repository:
         keep: int = 1,
         metrics: Metrics | None = None,
         public_key: Path | None = None,
+        retain: int | None = None,
     ) -> None:
-        self.folder = folder
+        self.folder, self._retain = folder, retain
         self._limits, self._workers, self._keep = limits, workers, keep
         self._metrics, self._public_key = metrics, public_key
         self._serving: dict[str, dict[str, Served]] = {}  # the current version comes last
@@ -224,7 +226,23 @@ class Repository:
             model.folder = place
             served = self._switch(self._serve(name, number, model))
             await self._remember(name)
+            await self._prune(name)
             return served
+
+    async def _prune(self, name: str) -> None:
+        """Remove the lowest versions that are too many, but none that answers."""
+        if self._retain is None:
+            return
+        answer = self.versions(name)
+        try:
+            gone = await asyncio.to_thread(self.folder.prune, name, self._retain, answer)
+        except OSError as error:
+            fields = {"model": name, "reason": str(error)}
+            _log.warning("old versions cannot be removed", extra={"fields": fields})
+            return
+        for version in gone:
+            self._failed.pop((name, version), None)
+            _log.info("version removed", extra={"fields": {"model": name, "version": version}})
 
     async def unload(self, name: str, version: str | None = None) -> None:
         """Let a model, or one version of it, answer no more; what it has taken it still answers.
@@ -310,6 +328,12 @@ class Repository:
     def _retire(self, gone: list[Served]) -> None:
         for each in gone:
             each.batcher.close()
-            task = asyncio.ensure_future(each.batcher.drained())
+            task = asyncio.ensure_future(self._leave(each))
             self._leaving.add(task)
             task.add_done_callback(self._leaving.discard)
+
+    async def _leave(self, gone: Served) -> None:
+        await gone.batcher.drained()
+        # It may have been loaded again, and then counts on.
+        if self._metrics and gone.version not in self._serving.get(gone.name, {}):
+            self._metrics.forget(gone.name, gone.version)

@@ -41,8 +41,9 @@ def _export(work: Workspace, name: str, file: str) -> None:
         "processing": json.dumps(work.task.processing(tokenizer, work.max_length, list(inputs))),
     }
     notes = export_onnx(
-        student, inputs, path, optimize=work.recipe.export.optimize, metadata=metadata
-    )
+        student, inputs, path, optimize=work.recipe.export.optimize, max_length=work.max_length,
+        metadata=metadata,
+    )  # fmt: skip
     call = open_model(path, work.hardware.threads)
     parity = compare(torch_call(student), call, examples, collate, work.problem.same)
     require_equal(parity, TOLERANCE, "float ONNX against PyTorch")

@@ -185,7 +185,7 @@ def _files(name: str, model: Any, folder: Path, threads: int) -> dict[str, Conte
     plain, prepared, guide, full, small = (folder / f"{name}.{form}.onnx" for form in forms)
     example = {key: torch.from_numpy(value) for key, value in _batch(2, 9).items()}
     export_onnx(model, example, plain, optimize="none")
-    export_onnx(model, example, full)
+    export_onnx(model, example, full, max_length=256)  # as lora_cls does
     # The tool's symbolic shape inference gives up on the exporter's graph; its message says so.
     quant_pre_process(plain, prepared, skip_symbolic_shape=True)
     quantize_dynamic(prepared, guide)
