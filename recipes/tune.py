@@ -213,7 +213,8 @@ def _present(folder: Path, *, join: bool) -> Iterator[None]:
 def _print_plan(plan: Plan, options: argparse.Namespace, folder: Path) -> None:
     print(f"folder  {folder}")
     print(f"trials  {options.trials}, {options.workers} at a time; the first is the plain recipe")
-    print(f"counts  the {plan.target}'s validation {plan.metric}, each trial to {plan.stage}")
+    metric = plan.metric or "headline metric of the data's problem"
+    print(f"counts  the {plan.target}'s validation {metric}, each trial to {plan.stage}")
     print(f"seeds   {', '.join(map(str, plan.seeds))}")
     if plan.fixed:
         print(f"all     {' '.join(plan.fixed)}")

@@ -30,7 +30,7 @@ def print_search(study: Study) -> None:
     if best is None:
         print("No trial was trained to its end: nothing can be said.")
         return
-    print(f"best: {_reached(study.plan, best)}{_against(best, trials)}")
+    print(f"best: {_reached(study, best)}{_against(best, trials)}")
     print(f"  {' '.join(best.words) or 'the recipe as it stands'}")
     print(f"run it: python -m recipes.run {study.folder / BEST} --out runs/tuned")
 
@@ -51,7 +51,7 @@ def _plain(study: Study, trials: Sequence[Trial]) -> dict[str, Any]:
     return {
         "recipe": plan.recipe,
         "target": plan.target,
-        "metric": plan.metric,
+        "metric": study.metric,
         "split": "validation",
         "seeds": list(plan.seeds),
         "best": best.number if best is not None else None,
@@ -75,23 +75,23 @@ def _page(study: Study, trials: Sequence[Trial]) -> str:
         "search.html.j2",
         name=study.folder.resolve().name,
         colors=COLORS,
-        lead=_lead(plan, best, trials),
-        tiles=_tiles(plan, best, trials),
+        lead=_lead(study, best, trials),
+        tiles=_tiles(study, best, trials),
         command=f"python -m recipes.run {study.folder / BEST} --out runs/tuned",
-        history=_history(plan, ended),
-        panels=[_importance(study), _epochs(plan, ended)],
-        wide=[_slices(plan, ended), _parallel(plan, ended)],
+        history=_history(study, ended),
+        panels=[_importance(study), _epochs(study, ended)],
+        wide=[_slices(study, ended), _parallel(study, ended)],
         keys=[dimension.key for dimension in plan.space],
         space=[(d.key, d.said.partition("=")[2], _own(plan, d.key)) for d in plan.space],
         fixed=plan.fixed,
         rows=[_row(plan, trial) for trial in trials],
         best=best.number,
-        metric=plan.metric.replace("_", " "),
+        figure=study.figure,
         recipe=(study.folder / BEST).read_text(encoding="utf-8"),
     )
 
 
-def _lead(plan: Plan, best: Trial, trials: Sequence[Trial]) -> str:
+def _lead(study: Study, best: Trial, trials: Sequence[Trial]) -> str:
     changed = " ".join(best.words)
     said = (
         f"The best of {_counts(trials)} is the recipe as it stands."
@@ -99,24 +99,23 @@ def _lead(plan: Plan, best: Trial, trials: Sequence[Trial]) -> str:
         else f"The best of {_counts(trials)} is trial {best.number}: {changed}."
     )
     return (
-        f"{said} What counts is the {plan.target}'s {plan.metric.replace('_', ' ')} on the "
-        "validation rows; the test rows were not looked at. The best of many is chosen by the rows "
+        f"{said} What counts is the {study.plan.target}'s {study.figure}; the test rows were not looked at. The best of many is chosen by the rows "
         "that measure it, so its figure is a little too good: compare it with the recipe as it "
         "stands over several seeds before you rely on a small gain."
     )
 
 
-def _tiles(plan: Plan, best: Trial, trials: Sequence[Trial]) -> list[dict[str, str]]:
-    own = next((t.value for t in trials if t.plain), None)
+def _tiles(study: Study, best: Trial, trials: Sequence[Trial]) -> list[dict[str, str]]:
+    own, seeds = next((t.value for t in trials if t.plain), None), study.plan.seeds
     value = best.value or 0.0
     gain = "" if own is None else f"{value - own:+.4f}".replace("-", MINUS)
     seconds = [trial.seconds for trial in trials]
     return [
         {
-            "title": f"{plan.target}, validation {plan.metric.replace('_', ' ')}",
+            "title": f"{study.plan.target}, {study.figure}",
             "value": f"{value:.4f}",
             "detail": f"trial {best.number}"
-            + (f", mean of {counted(len(plan.seeds), 'seed')}" if plan.seeds[1:] else ""),
+            + (f", mean of {counted(len(seeds), 'seed')}" if seeds[1:] else ""),
         },
         {
             "title": "Against the recipe as it stands",
@@ -143,8 +142,8 @@ def _counts(trials: Sequence[Trial]) -> str:
     return whole if parts == [f"{len(trials)} complete"] else f"{whole}: {listed(parts)}"
 
 
-def _reached(plan: Plan, trial: Trial) -> str:
-    return f"trial {trial.number}, {plan.target}, validation {plan.metric} {trial.value:.4f}"
+def _reached(study: Study, trial: Trial) -> str:
+    return f"trial {trial.number}, {study.plan.target}, {study.figure} {trial.value:.4f}"
 
 
 def _against(best: Trial, trials: Sequence[Trial]) -> str:
@@ -160,21 +159,18 @@ def _own(plan: Plan, key: str) -> str:
     return "not in the space" if stored is None else dimension.text(stored)
 
 
-def _axis(plan: Plan) -> str:
-    return f"validation {plan.metric.replace('_', ' ')}"
-
-
-def _history(plan: Plan, trials: Sequence[Trial]) -> Panel:
+def _history(study: Study, trials: Sequence[Trial]) -> Panel:
     bests: list[Trial] = []
     for trial in trials:
         if trial.state == "complete" and (not bests or (trial.value or 0) > (bests[-1].value or 0)):
             bests.append(trial)
     said = (
-        f"The best was found in trial {bests[-1].number}, after {counted(len(bests), 'step')} up."
+        f"Trial {bests[-1].number} is the best; before it "
+        f"{counted(len(bests) - 1, 'trial')} had been the best so far."
     )
     if len(bests) == 1:
         said = f"Nothing was better than trial {bests[0].number}."
-    return Panel("history", "Trials", said, charts.history(trials, _axis(plan)), wide=True)
+    return Panel("history", "Trials", said, charts.history(trials, study.figure), wide=True)
 
 
 def _importance(study: Study) -> Panel:
@@ -195,31 +191,31 @@ def _importance(study: Study) -> Panel:
     return Panel("importance", title, said, charts.importance(shares))
 
 
-def _epochs(plan: Plan, trials: Sequence[Trial]) -> Panel:
+def _epochs(study: Study, trials: Sequence[Trial]) -> Panel:
     title, pruned = "By epoch", [trial for trial in trials if trial.state == "pruned"]
     if not any(trial.curve for trial in trials):
         return Panel("epochs", title, "Epochs were not told: the search was run without a pruner.")
     said = f"{counted(len(pruned), 'trial')} ended early, poorer than the others at that epoch."
     if not pruned:
         said = "No trial was ended early."
-    return Panel("epochs", title, said, charts.epochs(trials, _axis(plan)))
+    return Panel("epochs", title, said, charts.epochs(trials, study.figure))
 
 
-def _slices(plan: Plan, trials: Sequence[Trial]) -> Panel:
+def _slices(study: Study, trials: Sequence[Trial]) -> Panel:
     said = "Each key by itself; what the others were at the time differs from point to point."
-    chart = charts.slices(trials, plan.space, _axis(plan))
+    chart = charts.slices(trials, study.plan.space, study.figure)
     return Panel("slices", "Key by key", said, chart, wide=True)
 
 
-def _parallel(plan: Plan, trials: Sequence[Trial]) -> Panel:
+def _parallel(study: Study, trials: Sequence[Trial]) -> Panel:
     title = "All keys at once"
-    keys = {dimension.key for dimension in plan.space}
+    keys = {dimension.key for dimension in study.plan.space}
     whole = [t for t in trials if t.state == "complete" and keys <= set(t.stored)]
     if len(whole) < 2:
         return Panel("parallel", title, "Fewer than two complete trials.", wide=True)
     said = "A line for each complete trial; the best is thick, the best quarter is blue."
     return Panel(
-        "parallel", title, said, charts.parallel(whole, plan.space, _axis(plan)), wide=True
+        "parallel", title, said, charts.parallel(whole, study.plan.space, study.figure), wide=True
     )
 
 

@@ -39,7 +39,7 @@ def _header(study: Study, path: Path, best: Trial, trials: list[Trial]) -> str:
     lines = [
         f"{name} as a search over {', '.join(d.key for d in plan.space)} found it best.",
         f"  python -m recipes.run {path} --out {Path('runs') / f'{name}-tuned'}",
-        f"Trial {best.number}: the {plan.target}'s validation {plan.metric} is {best.value:.4f}"
+        f"Trial {best.number}: the {plan.target}'s {study.figure} is {best.value:.4f}"
         + (f", the mean of seeds {', '.join(map(str, plan.seeds))}" if plan.seeds[1:] else "")
         + f"; the best of {states.count('complete')} trials that were trained to their end, and so "
         "a little too good.",

@@ -21,7 +21,7 @@ from recipes.reading import read_recipe
 from recipes.recipe import Recipe
 from recipes.tuning.best import write_best
 from recipes.tuning.plan import Plan
-from recipes.tuning.study import FAULT, SECONDS, VALUES, Claim, Study, Trial, best_of
+from recipes.tuning.study import DATA, FAULT, METRIC, SECONDS, VALUES, Claim, Study, Trial, best_of
 from recipes.tuning.trial import POOR
 
 #: Seconds between two looks at trials that other processes run, and how long a child that lost its
@@ -147,8 +147,8 @@ class Crew:
             if fault := ended.fault or self._other_rows(run):
                 self._fail(claim, fault, begun)
                 return
-        target, metric = self._plan.target, self._plan.metric
-        rows = [run.ledger[target] for run in runs]
+        rows = [run.ledger[self._plan.target] for run in runs]
+        metric = self._plan.metric or self._study.shared(METRIC, rows[0].headline)
         values = [row.validation[metric] for row in rows]
         # A trial that was taken over has learnt in a process whose clock is lost.
         begun = min(begun, time.monotonic() - sum(row.seconds for row in rows))
@@ -238,7 +238,7 @@ class Crew:
     def _other_rows(self, run: Run) -> str:
         """Say so if a trial was measured on other rows than those before."""
         rows = run.progress.get("data")
-        if self._study.shared("data", rows) == rows:
+        if self._study.shared(DATA, rows) == rows:
             return ""
         return (
             "the data changed since the search began, and its trials cannot be compared: put the "
@@ -273,7 +273,7 @@ class Crew:
         self._study.tell(claim, state, value, **{SECONDS: seconds}, **facts)
         trial = self._study.trials[claim.number]
         better = value is not None and (before is None or value > (before.value or 0.0))
-        self._say(claim.number, outcome(trial, self._plan, better=better))
+        self._say(claim.number, outcome(trial, self._study, better=better))
         write_best(self._study)
 
     def _say(self, number: int, said: str) -> None:
@@ -295,9 +295,9 @@ def title(trial: Trial) -> str:
     return short_labels([trial.words], "")[0]
 
 
-def outcome(trial: Trial, plan: Plan, *, better: bool = False) -> str:
+def outcome(trial: Trial, study: Study, *, better: bool = False) -> str:
     """Say what came of a trial."""
-    figure = f"{plan.target}, validation {plan.metric}"
+    figure = f"{study.plan.target}, {study.figure}"
     if trial.state == "failed":
         return f"failed: {trial.fault}"
     if trial.state == "pruned":

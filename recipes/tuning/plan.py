@@ -18,10 +18,25 @@ from recipes.tuning.space import Choices, Dimension, Range
 
 #: Keys that say which rows there are: trials with other rows cannot be compared.
 _ROWS = (
-    "task", "phases", "data.source", "data.train", "data.validation", "data.test", "data.text",
-    "data.label", "data.test_fraction", "data.validation_fraction", "data.split_seed",
-    "data.overlap", "data.invalid_rows", "data.max_characters",
-)  # fmt: skip
+    "task",
+    "phases",
+    "data.source",
+    "data.train",
+    "data.validation",
+    "data.test",
+    "data.text",
+    "data.label",
+    "data.pair",
+    "data.problem",
+    "data.separator",
+    "data.order",
+    "data.test_fraction",
+    "data.validation_fraction",
+    "data.split_seed",
+    "data.overlap",
+    "data.invalid_rows",
+    "data.max_characters",
+)
 #: Keys that cannot vary for other reasons, each with what to do instead.
 _OTHERS = {
     "seed": "name the seeds of every trial with --seeds 0,1,2",
@@ -72,8 +87,11 @@ class Plan:
         return "student" if any(_section(d.key) in _STUDENT for d in self.space) else "teacher"
 
     @property
-    def metric(self) -> str:
-        """The validation metric that is searched for; the higher the better."""
+    def metric(self) -> str | None:
+        """The validation metric that is searched for; None for the headline of the problem.
+
+        The higher the better.
+        """
         train = self.base.distill.train if self.target == "student" else self.base.train
         return train.metric
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 #: complete before one is ended for being poor.
 _STARTUP, _JUDGED = 6, 4
 _NAME, _FILE, _IDENTITY = "search", "study.db", "search.json"
+#: Facts of the whole study.
+METRIC, DATA = "metric", "data"
 PRUNERS = ("median", "halving", "none")
 #: Facts of a trial, as the study keeps them.
 PLAIN, WORDS, SECONDS, FAULT, VALUES, SAME = (
@@ -138,6 +140,16 @@ class Study:
     def best(self) -> Trial | None:
         """The complete trial with the highest figure, of equal ones the earliest."""
         return best_of(self.trials)
+
+    @property
+    def metric(self) -> str:
+        """Name of the validation metric; of the problem's own once a trial is complete."""
+        return self.plan.metric or str(self.open().user_attrs.get(METRIC, "headline metric"))
+
+    @property
+    def figure(self) -> str:
+        """What trials are measured by, in words."""
+        return f"validation {self.metric.replace('_', ' ')}"
 
     def shared(self, name: str, value: Any) -> Any:
         """Keep a fact of the whole study, and return what was kept first."""
