@@ -23,6 +23,7 @@ from recipes.console import Parser, print_above, runs_bar, say
 from recipes.errors import RecipeError
 from recipes.tuning.plan import Plan, make_plan
 from recipes.tuning.space import read_space
+from recipes.tuning.storage import PRUNERS
 
 SEARCHED, FAILED, WRONG, STOPPED = 0, 1, 3, 130
 _EPILOG = """\
@@ -100,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="of the search itself (default: 0)")
     parser.add_argument(
-        "--pruner", choices=("median", "halving", "none"), default="median",
+        "--pruner", choices=PRUNERS, default="median",
         help="end a trial after an epoch in which it is below the median of the others (default), "
         "by successive halving, or never",
     )  # fmt: skip
@@ -159,7 +160,6 @@ def _search(plan: Plan, options: argparse.Namespace, folder: Path) -> int:
     from recipes.tuning.crew import Crew
     from recipes.tuning.study import Study, is_search
 
-    begun = time.monotonic()
     if options.resume and not is_search(folder):
         raise RecipeError(
             f"There is no search in {folder} to go on with. Leave out --resume, or name the "
@@ -178,7 +178,7 @@ def _search(plan: Plan, options: argparse.Namespace, folder: Path) -> int:
             study,
             workers=options.workers,
             budget=options.trials,
-            deadline=None if options.timeout is None else begun + options.timeout,
+            deadline=None if options.timeout is None else time.monotonic() + options.timeout,
             offline=options.offline,
             tell=tell,
         ).run()

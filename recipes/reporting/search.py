@@ -92,16 +92,17 @@ def _page(study: Study, trials: Sequence[Trial]) -> str:
 
 
 def _lead(study: Study, best: Trial, trials: Sequence[Trial]) -> str:
-    changed = " ".join(best.words)
+    changed, whole = " ".join(best.words), counted(len(trials), "trial")
     said = (
-        f"The best of {_counts(trials)} is the recipe as it stands."
+        f"The best of {whole} is the recipe as it stands."
         if best.plain
-        else f"The best of {_counts(trials)} is trial {best.number}: {changed}."
+        else f"The best of {whole} is trial {best.number}: {changed}."
     )
     return (
-        f"{said} What counts is the {study.plan.target}'s {study.figure}; the test rows were not looked at. The best of many is chosen by the rows "
-        "that measure it, so its figure is a little too good: compare it with the recipe as it "
-        "stands over several seeds before you rely on a small gain."
+        f"{said} What counts is the {study.plan.target}'s {study.figure}; test rows chose "
+        "nothing. The best of many is chosen by the rows that measure it, so its figure is a "
+        "little too good: compare it with the recipe as it stands over several seeds before you "
+        "rely on a small gain."
     )
 
 

@@ -100,7 +100,8 @@ def epochs(trials: Sequence[Trial], metric: str) -> Figure:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("epoch (open end: pruned)")
     axes.set_ylabel(metric)
-    axes.margins(x=0.06, y=0.1)
+    axes.set_xlim(0.8, max(epoch for trial in trials for epoch in trial.curve) + 0.2)
+    axes.margins(y=0.1)
     return figure
 
 
@@ -182,7 +183,9 @@ def parallel(trials: Sequence[Trial], space: Sequence[Dimension], metric: str) -
 
 
 def _mark(trial: Trial) -> tuple[str, str, bool]:
-    return _PLAIN if trial.plain and trial.state == "complete" else _MARKS[trial.state]
+    if trial.plain and trial.state == "complete":
+        return _PLAIN
+    return _MARKS.get(trial.state, ("wrong", "x", False))
 
 
 def _dots(axes: Axes, places: Sequence[tuple[Trial, float]]) -> None:
@@ -212,7 +215,9 @@ def _scale(axes: Axes, dimension: Dimension, width: float) -> None:
         axes.set_xlim(-0.5, len(dimension.values) - 0.5)
     elif dimension.log:
         axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(numticks=6))
+        axes.xaxis.set_major_locator(
+            LogLocator(subs=(1, 3) if dimension.high < 100 * dimension.low else (1,), numticks=6)
+        )
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.set_xlim(dimension.low / 1.3, dimension.high * 1.3)

@@ -14,7 +14,7 @@ from typing import Any
 from adapters.errors import AdapterError
 from adapters.hardware import cores
 from distill.errors import DistillError
-from recipes.cells import Cell, short_labels
+from recipes.cells import Cell
 from recipes.child import BusyError, Ended, Run
 from recipes.errors import RecipeError
 from recipes.reading import read_recipe
@@ -22,6 +22,7 @@ from recipes.recipe import Recipe
 from recipes.tuning.best import write_best
 from recipes.tuning.plan import Plan
 from recipes.tuning.study import DATA, FAULT, METRIC, SECONDS, VALUES, Claim, Study, Trial, best_of
+from recipes.tuning.telling import outcome, title
 from recipes.tuning.trial import POOR
 
 #: Seconds between two looks at trials that other processes run, and how long a child that lost its
@@ -286,26 +287,6 @@ class Crew:
             if number not in self._waited and not self._children:
                 self._waited.add(number)
                 self._tell(f"waiting for trial {number}, which another process runs")
-
-
-def title(trial: Trial) -> str:
-    """Return what sets a trial apart, short."""
-    if trial.plain:
-        return "the recipe as it stands"
-    return short_labels([trial.words], "")[0]
-
-
-def outcome(trial: Trial, study: Study, *, better: bool = False) -> str:
-    """Say what came of a trial."""
-    figure = f"{study.plan.target}, {study.figure}"
-    if trial.state == "failed":
-        return f"failed: {trial.fault}"
-    if trial.state == "pruned":
-        return (
-            f"{figure} {trial.value:.4f} after epoch {max(trial.curve)}: pruned, "
-            f"{trial.seconds:.1f} s"
-        )
-    return f"{figure} {trial.value:.4f}, {trial.seconds:.1f} s{', the best so far' * better}"
 
 
 def _twin(claim: Claim, trials: Sequence[Trial]) -> Trial | None:

@@ -8,7 +8,7 @@ belongs to a process that died: it is taken over as it is.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,21 +20,18 @@ from recipes.ledger import write_json
 from recipes.reading import differences
 from recipes.tuning.plan import Plan
 from recipes.tuning.space import combinations, words
+from recipes.tuning.storage import FILE, NAME, PLAIN, check_optuna, open_storage, running
 
 if TYPE_CHECKING:
     import optuna
 
-#: Trials that are drawn at random before the sampler trusts what it has seen, and that have to be
-#: complete before one is ended for being poor.
-_STARTUP, _JUDGED = 6, 4
-_NAME, _FILE, _IDENTITY = "search", "study.db", "search.json"
+#: Trials that are drawn at random before the sampler trusts what it has seen.
+_STARTUP = 6
+_IDENTITY = "search.json"
 #: Facts of the whole study.
 METRIC, DATA = "metric", "data"
-PRUNERS = ("median", "halving", "none")
 #: Facts of a trial, as the study keeps them.
-PLAIN, WORDS, SECONDS, FAULT, VALUES, SAME = (
-    "plain", "words", "seconds", "fault", "values", "same_as",
-)  # fmt: skip
+WORDS, SECONDS, FAULT, VALUES, SAME = "words", "seconds", "fault", "values", "same_as"
 
 
 @dataclass(frozen=True)
@@ -106,6 +103,7 @@ class Study:
     def __init__(self, folder: Path, plan: Plan) -> None:
         self.folder = folder
         self.plan = plan
+        check_optuna()
         _check_identity(folder, plan)
         folder.mkdir(parents=True, exist_ok=True)
         #: Held by whoever reads and writes what only one may at a time.
@@ -119,7 +117,7 @@ class Study:
         import optuna
 
         study = optuna.create_study(
-            storage=self._storage, study_name=_NAME, direction="maximize", load_if_exists=True
+            storage=self._storage, study_name=NAME, direction="maximize", load_if_exists=True
         )
         if not study.get_trials(deepcopy=False):
             study.enqueue_trial(dict(self.plan.inside), user_attrs={PLAIN: True})
@@ -172,7 +170,7 @@ class Study:
             begun = self.open().get_trials(deepcopy=False)
             for trial in begun:
                 if trial.state.name == "RUNNING" and (lock := self._hold(trial.number)):
-                    return self._drawn(_handle(self.open(), trial.number), lock, taken_over=True)
+                    return self._drawn(running(self.open(), trial.number), lock, taken_over=True)
             waiting = [trial for trial in begun if trial.state.name == "WAITING"]
             number = waiting[0].number if waiting else len(begun)
             if len(begun) - len(waiting) >= budget:
@@ -229,7 +227,7 @@ class Study:
         if number is not None:
             seed = int(np.random.SeedSequence([self.plan.seed, number]).generate_state(1)[0])
         sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=_STARTUP)
-        return optuna.load_study(study_name=_NAME, storage=self._storage, sampler=sampler)
+        return optuna.load_study(study_name=NAME, storage=self._storage, sampler=sampler)
 
     def _hold(self, number: int) -> FileLock | None:
         """Take a trial's own lock; None if another process or thread has it."""
@@ -291,72 +289,11 @@ def best_of(trials: Sequence[Trial]) -> Trial | None:
     return next((trial for trial in trials if trial.number == best), None)
 
 
-def open_storage(folder: Path) -> optuna.storages.BaseStorage:
-    """Open the file that holds a study.
-
-    Raises:
-        RecipeError: Optuna is missing, or the file is damaged.
-    """
-    try:
-        import optuna
-        from sqlalchemy.exc import DatabaseError
-    except ImportError as error:
-        raise RecipeError(
-            f"{error.name} is not installed, which a search needs: pip install 'potstill[tune]'."
-        ) from None
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    path = (folder / _FILE).absolute()
-    try:
-        # Several processes write for moments each: they wait for one another.
-        return optuna.storages.RDBStorage(
-            f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 120}}
-        )
-    except DatabaseError as error:
-        raise RecipeError(
-            f"{path} cannot be read ({error.orig}). Put it back, or search elsewhere (--out DIR)."
-        ) from None
-
-
-def judge(folder: Path, number: int, pruner: str) -> Callable[[int, float], bool]:
-    """Return a function that notes the figure of an epoch of a trial and tells if it is poor.
-
-    Args:
-        folder: The search's folder.
-        number: The trial's number. The recipe as it stands is never poor.
-        pruner: One of `PRUNERS`.
-    """
-    import optuna
-
-    pruners = {
-        "median": optuna.pruners.MedianPruner(n_startup_trials=_JUDGED),
-        "halving": optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=2),
-        "none": optuna.pruners.NopPruner(),
-    }
-    study = optuna.load_study(
-        study_name=_NAME, storage=open_storage(folder), pruner=pruners[pruner]
-    )
-
-    def poor(epoch: int, value: float) -> bool:
-        trial = _handle(study, number)
-        if epoch not in study.get_trials(deepcopy=False)[number].intermediate_values:
-            trial.report(value, epoch)
-        return trial.should_prune() and not trial.user_attrs.get(PLAIN)
-
-    return poor
-
-
-def _handle(study: optuna.Study, number: int) -> optuna.Trial:
-    """Return the handle of a trial that is running already."""
-    import optuna
-
-    return optuna.Trial(study, study.get_trials(deepcopy=False)[number]._trial_id)
-
-
 def _check_identity(folder: Path, plan: Plan) -> None:
     """Refuse a folder that holds another search, or something that is no search."""
     path = folder / _IDENTITY
     if not path.exists():
-        strangers = [p for p in folder.glob("*") if not p.name.startswith((_FILE, "study", "."))]
+        strangers = [p for p in folder.glob("*") if not p.name.startswith((FILE, "study", "."))]
         if strangers:
             raise RecipeError(
                 f"The folder {folder} is not empty and holds no search. Choose another with --out."

@@ -62,7 +62,7 @@ def _train(options: argparse.Namespace) -> int:
     work = run.workspace(recipe, Path(folder), options.offline)
     poor = None
     if options.judge is not None:
-        from recipes.tuning.study import judge
+        from recipes.tuning.storage import judge
 
         study, number, pruner = options.judge
         poor = judge(Path(study), int(number), pruner)
