@@ -296,6 +296,7 @@ def test_the_report_holds_everything_itself(
     common: list[str], tmp_path: Path, made: type[Made], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("recipes.reporting.search._page", _page)
+    monkeypatch.setattr("recipes.tuning.importance._TRIALS", 2)
     made.faults = {"strategy.rank=2": "rank 2 is <b>too</b> small"}
     out = tmp_path / "out"
     story = searched(out, common, trials=14)

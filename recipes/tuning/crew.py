@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -142,7 +143,8 @@ class Crew:
             return
         for run in runs:
             ended = self._ended(claim, run, first=run is runs[0], earlier=earlier)
-            if ended.status == POOR:
+            if ended.status == POOR:  # nobody goes on with it
+                shutil.rmtree(run.folder / self._plan.target / "checkpoints", ignore_errors=True)
                 self._finish(claim, "pruned", begun)
                 return
             if fault := ended.fault or self._other_rows(run):
