@@ -98,7 +98,7 @@ def inspect_hardware(device: Literal["auto", "cpu", "cuda"], threads: int | None
     if threads is not None:
         torch.set_num_threads(threads)
     elif "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(_cores())
+        torch.set_num_threads(cores())
     able = torch.cpu.get_capabilities()
     use_cuda = has_cuda and device != "cpu"
     return Hardware(
@@ -119,7 +119,7 @@ def inspect_hardware(device: Literal["auto", "cpu", "cuda"], threads: int | None
     )
 
 
-def _cores() -> int:
+def cores() -> int:
     """Return how many cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

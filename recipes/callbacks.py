@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 from tqdm.auto import tqdm
@@ -12,6 +13,47 @@ from transformers import EarlyStoppingCallback, TrainerCallback
 from distill.learner import Learner
 from recipes.console import say
 from recipes.memory import peak_memory, reset_peak_memory
+
+#: Who follows the trainings of this process: each is given the title and the metric of a training
+#: that begins, and returns a callback, or None.
+watchers: list[Callable[[str, str], TrainerCallback | None]] = []
+
+
+class PoorError(Exception):
+    """A training was ended because its epochs compare badly with those of others.
+
+    Args:
+        epoch: The last one.
+        value: What the metric was then.
+    """
+
+    def __init__(self, epoch: int, value: float) -> None:
+        super().__init__(f"ended after epoch {epoch}, at {value:.4f}")
+        self.epoch = epoch
+        self.value = value
+
+
+class Judged(TrainerCallback):  # type: ignore[misc, unused-ignore]
+    """Ends a training that somebody finds poor, but not after its last epoch.
+
+    Args:
+        metric: The validation metric that counts.
+        poor: Is given each epoch and its metric.
+    """
+
+    def __init__(self, metric: str, poor: Callable[[int, float], bool]) -> None:
+        self._metric = metric
+        self._poor = poor
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any, **_: Any) -> None:
+        """Ask about an epoch.
+
+        Raises:
+            PoorError: It is poor.
+        """
+        epoch, value = round(state.epoch), metrics[f"eval_{self._metric}"]
+        if self._poor(epoch, value) and epoch < args.num_train_epochs:
+            raise PoorError(epoch, value)
 
 
 class Patience(EarlyStoppingCallback):  # type: ignore[misc, unused-ignore]

@@ -60,7 +60,7 @@ def make_cells(recipe: str, overrides: Sequence[str], variants: Sequence[str]) -
     if axes or not variants:
         crossed = product(*axes.values())
         settings = [(own, (*shared, *own)) for own in crossed] + settings
-    labels = _labels([own for own, _ in settings], Path(recipe).stem)
+    labels = short_labels([own for own, _ in settings], Path(recipe).stem)
     folders = _folders(labels)
     return [
         Cell(label, folder, own, every)
@@ -103,13 +103,13 @@ def check_cells(
 def _values(override: str) -> list[str]:
     """Split an axis into one override for each value."""
     key, equals, raw = override.partition("=")
-    values = [value.strip() for value in _pieces(raw)]
+    values = [value.strip() for value in pieces(raw)]
     if len(values) > 1 and not all(values):
         raise RecipeError(f"{override!r} has an empty value. Write {key}=A,B without blanks.")
     return [f"{key}{equals}{value}" for value in values]
 
 
-def _pieces(text: str) -> Iterator[str]:
+def pieces(text: str) -> Iterator[str]:
     """Cut a text at commas that stand outside of brackets and quotes."""
     depth, quote, start, before = 0, "", 0, ","
     for place, character in enumerate(text):
@@ -136,7 +136,7 @@ def _words(variant: str) -> tuple[str, ...]:
         ) from None
 
 
-def _labels(settings: Sequence[Sequence[str]], otherwise: str) -> list[str]:
+def short_labels(settings: Sequence[Sequence[str]], otherwise: str) -> list[str]:
     """Return a label for each cell's own overrides, as short as they stay apart."""
     parts = [dict(pair for override in own for pair in _settings(override)) for own in settings]
     ends = Counter(key.rpartition(".")[2] for key in {key for part in parts for key in part})
@@ -155,7 +155,7 @@ def _settings(override: str) -> Iterator[tuple[str, str]]:
     """Take ``strategy={name: lora, rank: 8}`` apart into its dotted keys."""
     key, _, value = override.partition("=")
     if value.startswith("{") and value.endswith("}"):
-        for piece in _pieces(value[1:-1]):
+        for piece in pieces(value[1:-1]):
             inner, _, content = piece.partition(":")
             yield f"{key}.{inner.strip()}", content.strip()
     else:

@@ -1,14 +1,14 @@
-"""One run of a comparison: the real command as a child process, taken up where it stopped."""
+"""One run of a comparison or a search: a command as a child process, taken up where it stopped."""
 
 from __future__ import annotations
 
 import json
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from subprocess import DEVNULL, Popen
+from subprocess import PIPE, Popen
 from typing import Any
 
 import yaml
@@ -20,6 +20,23 @@ from recipes.pipeline import PROGRESS, RECIPE
 from recipes.reading import changes
 from recipes.recipe import Recipe
 from recipes.reuse import TEACHER, same_teacher, take_teacher
+
+
+class BusyError(RecipeError):
+    """Another process works in the folder of a run."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a child process ended.
+
+    Attributes:
+        status: Its exit status; below 0 the signal that ended it.
+        fault: Why it failed; empty with status 0.
+    """
+
+    status: int
+    fault: str = ""
 
 
 @dataclass(frozen=True)
@@ -104,18 +121,28 @@ class Run:
         others = (run for run in runs if run is not self and run.is_finished(TEACHER))
         return next((run for run in others if same_teacher(run.recipe, self.recipe)), None)
 
-    def start(self, recipe: str, options: Sequence[str], donor: Run | None = None) -> str:
-        """Run the command to its end, or from where it stopped, and return why it failed, if so.
+    def start(
+        self,
+        recipe: str,
+        options: Sequence[str],
+        donor: Run | None = None,
+        *,
+        module: str = "recipes.run",
+        started: Callable[[Popen[bytes]], None] | None = None,
+    ) -> Ended:
+        """Run the command to its end, or from where it stopped.
 
         Args:
             recipe: The recipe's name.
             options: Further words of the command.
             donor: The run whose teacher is used again.
+            module: The command.
+            started: Is given the child, for whoever may want to end it from another thread.
 
         Raises:
-            RecipeError: Another process works in the folder.
+            BusyError: Another process works in the folder.
         """
-        command = [sys.executable, "-m", "recipes.run", recipe, *self.cell.overrides]
+        command = [sys.executable, "-m", module, recipe, *self.cell.overrides]
         command += [f"seed={self.seed}", "--out", str(self.folder), *options]
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
@@ -124,14 +151,20 @@ class Run:
                 take_teacher(donor.folder, self.folder, self.recipe)
             command += ["--resume"] if self.folder.is_dir() else []
             before = log.tell()
-            child = Popen(command, stdin=DEVNULL, stdout=log, stderr=log)
+            # Nothing is written to its input: it ends when this process does, however it does.
+            child = Popen(command, stdin=PIPE, stdout=log, stderr=log)
             try:
+                if started is not None:
+                    started(child)
                 status = child.wait()
             except BaseException:
                 child.terminate()  # a run may be ended at any time: it goes on from a checkpoint
                 child.wait()
                 raise
-        return self._fault(before, status) if status else ""
+            finally:
+                if child.stdin is not None:
+                    child.stdin.close()
+        return Ended(status, self._fault(before, status) if status else "")
 
     def _lock(self, log: int) -> None:
         """Lock the log. The child inherits the file and so holds the lock as long as it lives."""
@@ -142,7 +175,7 @@ class Run:
         try:
             fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise RecipeError(
+            raise BusyError(
                 f"Another process works in {self.folder}. Wait for it or stop it, or compare "
                 "elsewhere (--out DIR)."
             ) from None

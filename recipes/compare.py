@@ -10,14 +10,13 @@ import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from adapters.errors import AdapterError
 from distill.errors import DistillError
 from export.console import unusable
 from recipes.cells import Cell, check_cells, make_cells
 from recipes.child import Run
-from recipes.console import Parser, say
+from recipes.console import Parser, print_above, runs_bar, say
 from recipes.errors import RecipeError
 from recipes.ledger import Row
 from recipes.reporting.bootstrap import Gain
@@ -31,9 +30,6 @@ from recipes.reporting.comparison import (
     write_comparison,
 )
 from recipes.reporting.comparison_students import gain_of
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 COMPARED, FAILED, WRONG, STOPPED = 0, 1, 3, 130
 _EPILOG = """\
@@ -171,18 +167,10 @@ def _print_plan(runs: Sequence[Run], stage: str, folder: Path) -> None:
 
 def _run_all(runs: Sequence[Run], options: argparse.Namespace) -> dict[Path, str]:
     """Run what has not finished, one after the other; return why some failed, by folder."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
     words = ["--to", options.to, *(["--offline"] if options.offline else [])]
     words += [word for plugin in options.plugin for word in ("--plugin", plugin)]
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
     faults: dict[Path, str] = {}
-    with Progress(
-        *columns, TimeElapsedColumn(), console=console, transient=True,
-        disable=not console.is_terminal,
-    ) as bar:  # fmt: skip
+    with runs_bar() as bar:
         task = bar.add_task("", total=len(runs))
         for number, run in enumerate(runs, start=1):
             bar.update(task, description=run.title, refresh=True)
@@ -190,16 +178,12 @@ def _run_all(runs: Sequence[Run], options: argparse.Namespace) -> dict[Path, str
             finished = run.is_finished(options.to)
             if not finished:
                 if donor := run.donor(runs):
-                    _print_line(console, f"{head}: teacher of {donor.title}, used again")
-                if fault := run.start(options.recipe, words, donor):
+                    print_above(bar, f"{head}: teacher of {donor.title}, used again")
+                if fault := run.start(options.recipe, words, donor).fault:
                     faults[run.folder] = fault
-            _print_line(console, f"{head}: {'done before' if finished else _told(run, faults)}")
+            print_above(bar, f"{head}: {'done before' if finished else _told(run, faults)}")
             bar.advance(task)
     return faults
-
-
-def _print_line(console: Console, line: str) -> None:
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _told(run: Run, faults: Mapping[Path, str]) -> str:

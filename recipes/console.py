@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from export import console
 from recipes.errors import RecipeError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 
 class Parser(console.Parser):
@@ -25,6 +28,24 @@ def say(message: str) -> None:
     """Print a line on standard error, from the first process only."""
     if is_main():
         print(message, file=sys.stderr, flush=True)
+
+
+def runs_bar() -> Progress:
+    """Return a bar of runs on standard error, drawn on a terminal only; lines go above it."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
+    return Progress(
+        *columns, TimeElapsedColumn(), console=console, transient=True,
+        disable=not console.is_terminal,
+    )  # fmt: skip
+
+
+def print_above(bar: Progress, line: str) -> None:
+    """Print a line above a bar, as it is."""
+    bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def hush() -> None:

@@ -11,7 +11,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,8 +45,13 @@ the data or the command is wrong; 1 anything else
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
+    return guarded(lambda: _run(_parser().parse_intermixed_args(arguments)))
+
+
+def guarded(command: Callable[[], int]) -> int:
+    """Run a command on a recipe and turn what ends it into one line and an exit status."""
     try:
-        return _run(_parser().parse_intermixed_args(arguments))
+        return command()
     except (RecipeError, AdapterError, DistillError, ExportError) as error:
         from export.parity import ParityError
 
@@ -112,13 +117,13 @@ def _run(options: argparse.Namespace) -> int:
     if options.plan:
         from recipes.plan import print_plan
 
-        print_plan(_workspace(recipe, folder, options.offline))
+        print_plan(workspace(recipe, folder, options.offline))
         return SHIPPED
     from recipes.pipeline import check_folder
 
     if is_main():
         check_folder(recipe, folder, options.resume, options.stage)
-    work = _workspace(recipe, folder, options.offline)
+    work = workspace(recipe, folder, options.offline)
     if options.to and options.to != STAGES[-1].name:
         return _stop_early(work, options.stage, options.to)
     return _ship(work, options.stage)
@@ -134,7 +139,7 @@ def _check_order(first: str | None, last: str | None) -> None:
         )
 
 
-def _workspace(recipe: Recipe, folder: Path, offline: bool) -> Workspace:
+def workspace(recipe: Recipe, folder: Path, offline: bool) -> Workspace:
     """Load the heavy libraries, look at the machine and join the other processes."""
     from adapters.hardware import inspect_hardware
     from recipes import distributed

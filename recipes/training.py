@@ -23,7 +23,7 @@ from adapters.hardware import Hardware
 from adapters.strategy import Strategy, call
 from adapters.training import PartTrainer, callbacks_of, last_checkpoint
 from distill.learner import Learner
-from recipes.callbacks import Clock, Patience, Progress, Speed
+from recipes.callbacks import Clock, Patience, Progress, Speed, watchers
 from recipes.problems import Problem
 from recipes.recipe import TrainSettings
 from recipes.workspace import Workspace
@@ -167,6 +167,7 @@ def fit(
     speed = Speed(sum(len(row["input_ids"]) for row in train), hardware.device)
     metric = settings.metric or problem.headline
     callbacks: list[TrainerCallback] = [Progress(title, metric), speed]
+    callbacks += [found for watch in watchers if (found := watch(title, metric))]
     if isinstance(module, Learner):
         callbacks.append(Clock(module))
     if settings.patience is not None and validation:

@@ -120,6 +120,8 @@ def common(tiny_backbone: Make, tmp_path_factory: pytest.TempPathFactory) -> lis
 class InProcess:
     """Stands in for a child process: loading the libraries anew costs a child ten seconds."""
 
+    stdin = None
+
     def __init__(self, command: Sequence[str], *, stdout: IO[bytes], **_: Any) -> None:
         assert command[:3] == [sys.executable, "-m", "recipes.run"]
         log = io.TextIOWrapper(stdout, "utf-8", write_through=True)
