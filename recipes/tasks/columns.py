@@ -28,7 +28,7 @@ _NAMES: dict[str, tuple[tuple[str, ...], ...]] = {
     ),
 }
 # Kept as names, since they are what the file says, but more often a word for "missing".
-_LIKELY_MISSING = {"na", "n/a", "#n/a", "none", "null", "-", "?"}
+LIKELY_MISSING = {"na", "n/a", "#n/a", "none", "null", "-", "?"}
 
 
 def choose_columns(
@@ -130,7 +130,7 @@ def clean(
     texts = _values(frame[text_col])
     _check_texts(frame, texts, text_col, where)
     labels = _names_in(frame, label_col, "data.label", where)
-    problems = [_problem(*pair, max_characters) for pair in zip(texts, labels, strict=True)]
+    problems = [problem_of(*pair, max_characters) for pair in zip(texts, labels, strict=True)]
     columns: dict[str, list[Any]] = {"text": texts, "label": labels}
     if phase_col is not None:
         columns["phase"] = _names_in(frame, phase_col, "phases.column", where)
@@ -274,7 +274,14 @@ def _names_in(frame: DataFrame, column: str, key: str, where: str) -> list[str |
     return [label_name(value) for value in values]
 
 
-def _problem(text: object, label: str | None, max_characters: int) -> str | None:
+def problem_of(text: object, label: str | None, max_characters: int) -> str | None:
+    """Say what makes a row unusable, as the end of "3 rows …"; None if nothing does.
+
+    Args:
+        text: Of the row.
+        label: From `label_name`.
+        max_characters: The longest text that is let in.
+    """
     if text is None or (isinstance(text, str) and not text.strip()):
         return "with an empty text"
     if not isinstance(text, str):
@@ -314,7 +321,7 @@ def _odd_names(rows: DataFrame, where: str) -> list[str]:
     odd = [
         f"{shown(name)} ({counted(counts[name], 'row')})"
         for name in counts.index
-        if name.lower() in _LIKELY_MISSING
+        if name.lower() in LIKELY_MISSING
     ]
     if not odd:
         return []
