@@ -88,11 +88,12 @@ def languages(texts: Sequence[str]) -> tuple[str, str]:
     Returns:
         Languages by their codes and scripts, each with its share; empty if there is too little.
     """
-    from py3langid import classify
-
     long = [text[:_READ] for text in texts if len(text) >= _SHORTEST]
-    step = -(-len(long) // _GUESSED) or 1
-    guesses = Counter(str(classify(text)[0]) for text in long[::step])
+    guesses: Counter[str] = Counter()
+    if long:
+        from py3langid import classify
+
+        guesses.update(str(classify(text)[0]) for text in long[:: -(-len(long) // _GUESSED)])
     letters: Counter[str] = Counter()
     for text in texts[:: -(-len(texts) // _GUESSED) or 1]:
         letters.update(_script(character) for character in text[:_READ] if character.isalpha())

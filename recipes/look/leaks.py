@@ -134,7 +134,7 @@ def _names(rows: Sequence[Example]) -> Iterator[Finding]:
         if len(word) < 3 or not any(map(str.isalpha, word)):
             continue
         pattern = re.compile(rf"(?<!\w){re.escape(word)}(?!\w)")
-        has = [bool(pattern.search(text)) for text in texts]
+        has = [word in text and bool(pattern.search(text)) for text in texts]
         own = [e for e, there in zip(rows, has, strict=True) if there and e.label == label]
         size = sum(example.label == label for example in rows)
         share = len(own) / size

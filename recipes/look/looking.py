@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 #: Rows that a run looks at closely; bytes of files that are also read as a run reads them.
 _IN_RUN, _READ_WHOLE = 5_000, 32 * 2**20
+_CALLED = {"train": "training"}
 _SAMPLED = "near duplicates, label errors, leaks, tokens and languages"
 
 
@@ -78,7 +79,7 @@ def look_at_rows(work: Workspace, embeddings: Mapping[str, np.ndarray] | None = 
         split = getattr(rows, name)
         if name == "train":
             kind = kind_of([label for label in split.labels if not isinstance(label, int)])
-        origin = Origin(f"the {name} split", name, "row")
+        origin = Origin(f"the {_CALLED.get(name, name)} split", name, "row")
         gathered.add(
             Example(origin, number, text, _label(rows.labels, label))
             for number, (text, label) in enumerate(

@@ -90,7 +90,7 @@ def near_findings(
     """
     sampled = "" if whole else (
         f" Looked for among {counted(len(examples), 'row')} drawn from all: with the others, there "
-        "are more."
+        "may be more."
     )  # fmt: skip
     splits = {example.origin.split for example in examples}
     across = [pair for pair in pairs if pair.one.origin.split != pair.other.origin.split]

@@ -26,7 +26,7 @@ _OWN, _OTHER = 0.1, 0.7
 _MANY = 0.005
 #: Of the majority's errors the classifiers may make so many, or they know too little to judge.
 _WORTH = 0.6
-_READ, _TERMS = 2000, 20_000
+_READ, _TERMS = 1000, 20_000
 #: Rows to judge at least.
 _LEAST = 50
 
@@ -91,7 +91,7 @@ def _chances(texts: Sequence[str], embeddings: np.ndarray | None, labels: np.nda
         ngram_range=(1, 2), max_features=_TERMS, sublinear_tf=True, token_pattern=r"\w+|[^\w\s]"
     )
     # Stochastic gradients: as good as L-BFGS here, in a twentieth of the time.
-    reader = SGDClassifier(loss="log_loss", alpha=1e-5, max_iter=20, tol=None, random_state=_SEED)
+    reader = SGDClassifier(loss="log_loss", alpha=1e-5, max_iter=20, random_state=_SEED)
     with threadpool_limits(1, "blas"):
         features = words.fit_transform(texts)
         chances = cross_val_predict(reader, features, labels, cv=folds, method="predict_proba")
@@ -137,7 +137,8 @@ def _finding(
         "all rows, are sure of another one. The surest first.",
         places([(examples[row].origin, examples[row].number) for row in suspects]),
         "A run learns them as they are, and counts them as they are.",
-        "Read them and correct the labels; --json FILE has the list.",
+        "Read them and correct the labels. The list is in what --json FILE writes, and in a "
+        "run's baseline/data.json.",
         told,
         [(examples[row].origin.name, examples[row].number) for row in suspects[:LISTED]],
     )
