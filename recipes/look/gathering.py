@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -44,7 +44,7 @@ class Gathered:
     limit: int = SAMPLE
     seed: int = 0
     rows: Counter[Origin] = field(default_factory=Counter)
-    labels: dict[Origin, Counter[str]] = field(default_factory=dict)
+    labels: defaultdict[Origin, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     unusable: dict[str, Tally] = field(default_factory=dict)
     odd: dict[str, Tally] = field(default_factory=dict)
     characters: int = 0
@@ -81,7 +81,7 @@ class Gathered:
             for problem, part in problems_in(text):
                 self.odd.setdefault(problem, Tally()).add(origin, number, shown(part))
             if self.labelled and example.label is not None:
-                counts = self.labels.setdefault(origin, Counter())
+                counts = self.labels[origin]
                 if len(counts) < _LABELS or example.label in counts:
                     counts[example.label] += 1
             self.prints.add(origin, number, text, example.label)
