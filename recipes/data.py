@@ -19,6 +19,7 @@ from recipes.errors import RecipeError
 from recipes.look.findings import LEVELS, Finding, Look
 from recipes.reading import read_recipe, shipped_recipes
 from recipes.recipe import Recipe
+from recipes.reporting.units import one_line
 
 DONE, WRONG, STOPPED = 0, 3, 130
 #: The recipe of which a file takes the data's place.
@@ -140,13 +141,13 @@ def _finding(finding: Finding) -> list[str]:
     for title, words in (("where", finding.where), ("run", finding.does), ("you", finding.change)):
         if words:
             lines += [" " * 2 + line for line in _told(title, words, 8)]
-    return [*lines, *(f"          · {example}" for example in finding.examples)]
+    return [*lines, *(f"          · {one_line(example)}" for example in finding.examples)]
 
 
 def _told(title: str, words: str, width: int) -> list[str]:
     # A command may not be broken, nor a path.
     return textwrap.wrap(
-        f"{title:<{width}}{words}", _WIDTH, subsequent_indent=" " * width,
+        f"{title:<{width}}{one_line(words)}", _WIDTH, subsequent_indent=" " * width,
         break_long_words=False, break_on_hyphens=False,
     )  # fmt: skip
 

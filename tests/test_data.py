@@ -225,6 +225,18 @@ def test_a_leaking_id_column_is_named(
     assert '"harmless"' not in finding.what
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".txt"])
+def test_noise_is_an_error_and_no_traceback(
+    suffix: str, backbone: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / f"noise{suffix}"
+    path.write_bytes(random.Random(0).randbytes(20_000))
+    status = main([str(path), backbone, "--offline"])
+    told = capsys.readouterr()
+    assert status == 3 or "error" in told.out
+    assert told.out.replace("\n", "").isprintable()
+
+
 def test_the_label_in_the_text(tmp_path: Path, look: Callable[..., Look]) -> None:
     rows = [(f"[{label}] {text}", label) for text, label in clean_rows()]
     told = look(write(tmp_path / "tagged.csv", rows))
@@ -419,7 +431,9 @@ def test_the_command_writes_all_as_json(
     assert main([str(path), backbone, "--offline", "--json", str(tmp_path / "look.json")]) == 0
     plain = json.loads((tmp_path / "look.json").read_text(encoding="utf-8"))
     assert "control" in [finding["code"] for finding in plain["findings"]]
-    assert "line 302" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "line 302" in told
+    assert told.replace("\n", "").isprintable()
 
 
 def test_a_backbone_that_cannot_be_had_costs_its_check_alone(

@@ -34,7 +34,7 @@ def broken_file(path: Path, troubles: Troubles) -> Iterator[Finding]:
             "Put a text that holds a separator or a line break in quotes.",
         ),
         "json": (
-            "that are no JSON object",
+            "without a JSON object",
             'Each line is one object, like {"text": "Nice!", "label": "good"}.',
         ),
     }
@@ -46,7 +46,7 @@ def broken_file(path: Path, troubles: Troubles) -> Iterator[Finding]:
                 kind,
                 "error",
                 f"{counted(tally.count, unit)} {words}"
-                + ("" if words.endswith(".") else "; they were passed over here."),
+                + ("" if words.endswith(".") else "; passed over here."),
                 tally.where,
                 _REFUSES,
                 way,

@@ -195,9 +195,8 @@ def _label_findings(
 
 
 def _tell_rows(look: Look, gathered: Gathered, kind: Kind) -> None:
-    look.facts["rows"] = listed(
-        f"{count:,} of {origin.name}" for origin, count in gathered.rows.items()
-    )
+    told = listed(f"{count:,} of {origin.name}" for origin, count in gathered.rows.items())
+    look.facts["rows"] = told or "none that can be read"
     counts: Counter[str] = by_split(gathered).get("train", Counter())
     if not counts or kind == "number":
         return
