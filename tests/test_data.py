@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from tiny_work import workspace
 
-from recipes.console import RecipeError
 from recipes.data import main
+from recipes.errors import RecipeError
 from recipes.look.examples import Example, kind_of, name_of
 from recipes.look.findings import Finding, Look, Origin
 from recipes.look.gathering import Gathered
