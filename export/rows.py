@@ -118,7 +118,7 @@ def texts_of(window: Window, column: str) -> list[str | None]:
     return found
 
 
-def windows_of(rows: Iterable[tuple[Row, int]]) -> Iterator[list[Row]]:
+def windows_of(rows: Iterable[tuple[Piece, int]]) -> Iterator[list[Piece]]:
     """Gather rows, given with their bytes, into windows; one empty window if there are none."""
     yield from _gathered((row, 1, size) for row, size in rows)
 

@@ -13,6 +13,7 @@ from recipes.ledger import Row
 from recipes.reading import plain
 from recipes.reporting import answers, panels
 from recipes.reporting.card import model_card
+from recipes.reporting.data import data_part
 from recipes.reporting.distillation import distillation_part
 from recipes.reporting.drawing import COLORS
 from recipes.reporting.ladder import ladder_panel, rungs
@@ -69,6 +70,7 @@ def _page(work: Workspace, summary: Summary, environment: Mapping[str, Any]) -> 
         distillation=distillation_part(work, summary),
         **answers.answers_part(work, summary),
         lengths=panels.lengths(work),
+        data=data_part(work),
         proofs=_proofs(work),
         proofs_takeaway=_proven(work),
         gate=_gate(work),

@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from recipes.console import say
-from recipes.ledger import Row
+from recipes.ledger import Row, write_json
 from recipes.linear import Linear
 from recipes.proof import count, measured, size
+from recipes.tasks.wording import listed
 from recipes.workspace import Workspace, by_length
 
 if TYPE_CHECKING:
@@ -17,10 +18,14 @@ if TYPE_CHECKING:
 
 
 def run(work: Workspace) -> None:
-    """Fit the baselines and write their rows: ``majority``, ``tfidf-logreg``, ``frozen-logreg``."""
+    """Fit the baselines and write their rows: ``majority``, ``tfidf-logreg``, ``frozen-logreg``.
+
+    On the way the data are looked at; what is found lies in ``baseline/data.json``.
+    """
     for note in work.rows.notes:
         say(f"  {note}")
     _embed(work)
+    _look(work)
     for name, fit in BASELINES.items():
         start = time.perf_counter()
         answer, facts = fit(work)
@@ -132,6 +137,20 @@ def _embed(work: Workspace) -> None:
         validation=embed(work.rows.validation.texts),
         test=embed(work.rows.test.texts),
     )
+
+
+def _look(work: Workspace) -> None:
+    """Look at the rows, keep what was found for the report, and say how much it is."""
+    import numpy as np
+
+    from recipes.look.looking import look_at_rows
+
+    with np.load(work.folder / "baseline" / "embeddings.npz") as kept:
+        look = look_at_rows(work, {split: kept[split] for split in kept.files})
+    write_json(work.folder / "baseline" / "data.json", look.plain())
+    found = [f.code for f in look.findings if f.level != "note"]
+    if found:
+        say(f"  the data have {listed(found)}: see the report, or python -m recipes.data")
 
 
 def _embedder(work: Workspace, backbone: Any) -> Callable[[Sequence[str]], np.ndarray]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from recipes.recipe import DataSettings
 
 #: Columns of the catalogue's own data, which are known: there is nothing to guess and to say.
-_KNOWN = (["text", "label"], ["text", "pair", "label"])
+KNOWN = (["text", "label"], ["text", "pair", "label"])
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +108,7 @@ def cleaned(
 
 
 def _columns(frame: DataFrame, settings: DataSettings, where: str) -> _Columns:
-    known = list(frame.columns) in _KNOWN
+    known = list(frame.columns) in KNOWN
     text, pair, notes = choose_pair(frame, settings.text, settings.pair, where)
     label = settings.label
     if isinstance(label, tuple):

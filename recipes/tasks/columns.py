@@ -34,7 +34,7 @@ _PAIRS = (
     ("sentence_1", "sentence_2"), ("premise", "hypothesis"), ("question1", "question2"),
 )  # fmt: skip
 # Kept as names, since they are what the file says, but more often a word for "missing".
-_LIKELY_MISSING = {"na", "n/a", "#n/a", "none", "null", "-", "?"}
+LIKELY_MISSING = {"na", "n/a", "#n/a", "none", "null", "-", "?"}
 
 
 def choose_columns(
@@ -128,11 +128,12 @@ def joined(frame: DataFrame, text: str, pair: str) -> DataFrame:
         pair: The column of the second text.
     """
     parts = zip(values_of(frame[text]), values_of(frame[pair]), strict=True)
-    texts = [_one_text(first, second) for first, second in parts]
+    texts = [one_text(first, second) for first, second in parts]
     return frame.assign(**{text: texts})
 
 
-def _one_text(first: Any, second: Any) -> Any:
+def one_text(first: Any, second: Any) -> Any:
+    """Return both texts of a pair as one; None, or what is no string, where one of them is so."""
     for part in (first, second):
         if not isinstance(part, str) or not part.strip():
             return None if part is None or isinstance(part, str) else part
@@ -197,7 +198,7 @@ def clean(
     _check_texts(frame, texts, text_col, where)
     if labels is None:
         labels = _names_in(frame, label_col, "data.label", where)
-    problems = [_problem(*pair, max_characters) for pair in zip(texts, labels, strict=True)]
+    problems = [problem_of(*pair, max_characters) for pair in zip(texts, labels, strict=True)]
     columns: dict[str, Sequence[Any]] = {"text": texts, "label": labels}
     if phase_col is not None:
         columns["phase"] = _names_in(frame, phase_col, "phases.column", where)
@@ -341,7 +342,14 @@ def _names_in(frame: DataFrame, column: str, key: str, where: str) -> list[str |
     return [label_name(value) for value in values]
 
 
-def _problem(text: object, label: str | None, max_characters: int) -> str | None:
+def problem_of(text: object, label: str | None, max_characters: int) -> str | None:
+    """Say what makes a row unusable, as the end of "3 rows …"; None if nothing does.
+
+    Args:
+        text: Of the row.
+        label: From `label_name`.
+        max_characters: The longest text that is let in.
+    """
     if text is None or (isinstance(text, str) and not text.strip()):
         return "with an empty text"
     if not isinstance(text, str):
@@ -381,7 +389,7 @@ def _odd_names(rows: DataFrame, where: str) -> list[str]:
     odd = [
         f"{shown(name)} ({counted(counts[name], 'row')})"
         for name in counts.index
-        if name.lower() in _LIKELY_MISSING
+        if name.lower() in LIKELY_MISSING
     ]
     if not odd:
         return []

@@ -61,18 +61,23 @@ def read_table(path: str | Path) -> DataFrame:
             broken; the message says in which line.
     """
     file = Path(os.path.expanduser(path))  # noqa: PTH111 (Path's own raises for an unknown ~user)
-    _check_file(file)
+    check_file(file)
     reader = _READERS.get(file.suffix.lower())
     if reader is None:
         hint = _WAYS_OUT.get(file.suffix.lower(), "Rename it after what it holds.")
         raise RecipeError(
             f"{file} is no table that can be read: its name must end in {', '.join(_READERS)}. "
-            + hint.format(file=_word(file), jsonl=_word(file.with_suffix(".jsonl")))
+            + hint.format(file=quoted(file), jsonl=quoted(file.with_suffix(".jsonl")))
         )
     return reader(file)
 
 
-def _check_file(file: Path) -> None:
+def check_file(file: Path) -> None:
+    """Refuse what is no regular file, and say what lies there instead.
+
+    Raises:
+        RecipeError: The file is missing, a folder, or no regular file.
+    """
     try:
         if file.is_file():
             return
@@ -118,11 +123,11 @@ def _bytes(file: Path) -> bytes:
 def _text(file: Path) -> str:
     """Decode a file strictly; what is wrong is named by line and byte."""
     data = _bytes(file)
-    encoding = _foreign_encoding(data)
+    encoding = foreign_encoding(data)
     if encoding:
         raise RecipeError(
             f"{file} is {encoding}, not UTF-8. Convert it: "
-            f"iconv -f {encoding.lower()} -t utf8 {_word(file)} > {_beside(file)}"
+            f"iconv -f {encoding.lower()} -t utf8 {quoted(file)} > {beside(file)}"
         )
     start = len(codecs.BOM_UTF8) if data.startswith(codecs.BOM_UTF8) else 0
     try:
@@ -132,19 +137,20 @@ def _text(file: Path) -> str:
         raise RecipeError(
             f"{_place(data, at)} of {file} is not UTF-8: byte 0x{data[at]:02x} at offset {at:,}. "
             f"If the file is Latin-1 (Western European), convert it: "
-            f"iconv -f latin1 -t utf8 {_word(file)} > {_beside(file)}"
+            f"iconv -f latin1 -t utf8 {quoted(file)} > {beside(file)}"
         ) from error
     at = data.find(b"\0")
     if at >= 0:
         raise RecipeError(
             f"{_place(data, at)} of {file} holds a NUL byte at offset {at:,}: the file is damaged "
             f"or not a text file. Write it anew, or take the NUL bytes out: "
-            f"tr -d '\\000' < {_word(file)} > {_beside(file)}"
+            f"tr -d '\\000' < {quoted(file)} > {beside(file)}"
         )
     return text
 
 
-def _foreign_encoding(data: bytes) -> str | None:
+def foreign_encoding(data: bytes) -> str | None:
+    """Tell UTF-16 and UTF-32 by the first bytes of a file; None for anything else."""
     for encoding, marks in _ENCODINGS.items():
         if data.startswith(marks):
             return encoding
@@ -160,12 +166,14 @@ def _place(data: bytes, offset: int) -> str:
     return "Line " + str(data.count(b"\n", 0, offset) + 1)
 
 
-def _word(file: Path) -> str:
+def quoted(file: Path) -> str:
+    """Return a path as a word of a shell command."""
     return shlex.quote(str(file))
 
 
-def _beside(file: Path) -> str:
-    return _word(file.with_name(f"{file.stem}.new{file.suffix}"))
+def beside(file: Path) -> str:
+    """Return where a mended copy of a file may go, as a word of a shell command."""
+    return quoted(file.with_name(f"{file.stem}.new{file.suffix}"))
 
 
 def _read_csv(file: Path) -> DataFrame:
@@ -193,7 +201,7 @@ def _read_delimited(file: Path, delimiter: str) -> DataFrame:
                 line = reader.line_num + 1
         except csv.Error as error:
             raise RecipeError(_quoting_problem(file, line, error)) from error
-    names = _header(file, rows[0], delimiter)
+    names = header(file, rows[0], delimiter)
     _check_widths(file, names, lines, rows)
     values = zip(*rows[1:], strict=True)
     columns = [[value or None for value in column] for column in values] or [[] for _ in names]
@@ -220,7 +228,17 @@ def _quoting_problem(file: Path, line: int, error: csv.Error) -> str:
     )
 
 
-def _header(file: Path, fields: Sequence[str], delimiter: str) -> list[str]:
+def header(file: Path, fields: Sequence[str], delimiter: str) -> list[str]:
+    """Return the names of the columns; a nameless one is called ``column N``.
+
+    Args:
+        file: The file, for messages.
+        fields: Its first row.
+        delimiter: What parts them.
+
+    Raises:
+        RecipeError: The columns are parted by something else, or two have one name.
+    """
     if len(fields) == 1:
         others = [mark for mark in _DELIMITERS if mark != delimiter and mark in fields[0]]
         if others:
@@ -282,7 +300,7 @@ def _json_object(file: Path, number: int, line: str) -> dict[str, Any]:
             f"alone, without the other half of its pair. Write the line anew or take it out."
         ) from error
     except (ValueError, RecursionError) as error:
-        array = f" For a JSON array: jq -c '.[]' {_word(file)} > {_beside(file)}"
+        array = f" For a JSON array: jq -c '.[]' {quoted(file)} > {beside(file)}"
         hint = array if line.lstrip().startswith("[") else ""
         detail = str(error)
         if isinstance(error, json.JSONDecodeError):
@@ -293,7 +311,7 @@ def _json_object(file: Path, number: int, line: str) -> dict[str, Any]:
     if isinstance(row, list):
         raise RecipeError(
             f"{where} is a JSON array. {rule} For an array of objects: "
-            f"jq -c '.[]' {_word(file)} > {_beside(file)}"
+            f"jq -c '.[]' {quoted(file)} > {beside(file)}"
         )
     raise RecipeError(f"{where} is {shown(line.strip())}, no JSON object. {rule}")
 

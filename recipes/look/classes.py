@@ -1,0 +1,180 @@
+"""The labels: how many, how balanced, and what a run refuses about them."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
+
+from recipes.look.findings import Finding
+from recipes.look.gathering import Gathered
+from recipes.recipe import DataSettings
+from recipes.tasks.columns import LIKELY_MISSING
+from recipes.tasks.wording import counted, listed, shown
+
+#: Rows of the largest class for one of the smallest: worth knowing, and worth a warning.
+_UNEVEN, _VERY_UNEVEN = 3, 10
+#: Rows below which a class can hardly be learned or measured.
+_FEW = 10
+_DRAW = "data.test and data.validation name files of your own"
+
+
+def by_split(gathered: Gathered) -> dict[str, Counter[str]]:
+    """Return the rows of each label in each split that is there."""
+    found: dict[str, Counter[str]] = {}
+    for origin, counts in gathered.labels.items():
+        found.setdefault(origin.split, Counter()).update(counts)
+    return found
+
+
+def distinct(gathered: Gathered) -> Counter[str]:
+    """Return the different texts of each label to learn from; of equal ones the first counts."""
+    import numpy as np
+
+    prints = gathered.prints
+    equals = prints.equals()
+    train = np.isin(
+        equals.origins, [at for at, o in enumerate(prints.origins) if o.split == "train"]
+    )
+    if equals.every > 1:
+        return by_split(gathered).get("train", Counter())
+    given = np.isin(equals.first, equals.first[~train])
+    # Of texts that a given test or validation file has, too, none is left to learn from.
+    kept = train & ~equals.again & ~given & (equals.labels >= 0)
+    counts = np.bincount(equals.labels[kept], minlength=len(prints.labels))
+    return Counter(dict(zip(prints.labels, counts.tolist(), strict=True)))
+
+
+def class_findings(gathered: Gathered, settings: DataSettings) -> Iterator[Finding]:
+    """Tell what is wrong with the labels, as far as each row has one of several."""
+    counts = by_split(gathered)
+    train = counts.get("train", Counter())
+    if len(train) < 2:
+        yield _one_class(train)
+        return
+    texts = distinct(gathered)
+    yield from _unknown(counts)
+    yield from _too_few(counts, texts)
+    yield from _fractions(counts, texts, settings)
+    yield from _uneven(train)
+    yield from _odd_names(train)
+
+
+def _one_class(train: Mapping[str, int]) -> Finding:
+    label = listed(map(shown, train)) or "none"
+    return Finding(
+        "one-class",
+        "error",
+        f"All rows to learn from have one label: {label}.",
+        does="A run refuses the data: a classifier needs at least two classes.",
+        change="Add rows of another class, or name another column: data.label=NAME.",
+    )
+
+
+def _unknown(counts: Mapping[str, Counter[str]]) -> Iterator[Finding]:
+    for split in ("validation", "test"):
+        strange = {
+            label: n for label, n in counts.get(split, {}).items() if label not in counts["train"]
+        }
+        if strange:
+            yield Finding(
+                "unknown-label",
+                "error",
+                f"{counted(sum(strange.values()), 'row')} of the {split} data with a label that no "
+                f"training row has: {listed(map(shown, strange), 5)}.",
+                does="A run refuses the data.",
+                change="Add training rows with the label, correct it, or take the rows out.",
+            )
+
+
+def _too_few(counts: Mapping[str, Counter[str]], texts: Counter[str]) -> Iterator[Finding]:
+    drawn = [split for split in ("test", "validation") if split not in counts]
+    needed = 1 + len(drawn)
+    rare = {label: texts[label] for label in counts["train"] if texts[label] < needed}
+    few = {label: texts[label] for label in counts["train"] if needed <= texts[label] < _FEW}
+    if rare:
+        yield Finding(
+            "rare-class",
+            "error",
+            f"{'1 class' if len(rare) == 1 else f'{len(rare):,} classes'} with fewer than {needed} "
+            f"different {'text' if needed == 1 else 'texts'} to learn from: {_told(rare)}.",
+            does=f"A run refuses the data: it draws the {' and the '.join(drawn)} split, and each "
+            "class has to be in every split."
+            if drawn
+            else "A run refuses the data: nothing is left to learn the class from.",
+            change=f"Add rows, merge such classes, or take their rows out; {_DRAW}.",
+        )
+    if few:
+        yield Finding(
+            "small-class",
+            "warning",
+            f"Fewer than {_FEW} different texts: {_told(few)}.",
+            does="A run learns them, but its figures say little about them.",
+            change="Add rows or merge such classes with others.",
+        )
+
+
+def _fractions(
+    counts: Mapping[str, Counter[str]], texts: Counter[str], settings: DataSettings
+) -> Iterator[Finding]:
+    left, classes = texts.total(), len(counts["train"])
+    for split in ("test", "validation"):
+        if split in counts:
+            continue
+        fraction = getattr(settings, f"{split}_fraction")
+        drawn = math.ceil(fraction * left)
+        if min(drawn, left - drawn) < classes:
+            yield Finding(
+                "fraction",
+                "error",
+                f"data.{split}_fraction={fraction} would draw {drawn:,} of {left:,} texts: fewer "
+                f"rows than the {classes:,} classes on one side.",
+                does="A run refuses the data.",
+                change=f"Add rows, or set data.{split}_fraction so that both sides hold a row of "
+                "each class.",
+            )
+            return
+        left -= drawn
+
+
+def _uneven(train: Counter[str]) -> Iterator[Finding]:
+    (most, many), (least, few) = train.most_common()[0], train.most_common()[-1]
+    ratio = many / few
+    if ratio >= _UNEVEN:
+        yield Finding(
+            "imbalance",
+            "warning" if ratio >= _VERY_UNEVEN else "note",
+            f"{shown(most)} has {counted(many, 'row')}, {shown(least)} {few:,}: {ratio:.0f} to 1.",
+            does="A run learns from every row alike and splits by label; accuracy is mostly that "
+            "of the large classes.",
+            change="Read macro F1, and let it choose the epoch: train.metric=macro_f1. More rows "
+            "of the small classes help most.",
+        )
+
+
+def _odd_names(train: Counter[str]) -> Iterator[Finding]:
+    missing = {label: n for label, n in train.items() if label.lower() in LIKELY_MISSING}
+    if missing:
+        yield Finding(
+            "missing-name",
+            "warning",
+            f"Labels that may mean that there is none: {_told(missing)}.",
+            does="A run takes them as class names, as written.",
+            change="If they do, empty those fields.",
+        )
+    folded: dict[str, list[str]] = {}
+    for label in train:
+        folded.setdefault(" ".join(label.casefold().split()), []).append(label)
+    alike = [label for labels in folded.values() if len(labels) > 1 for label in labels]
+    if alike:
+        yield Finding(
+            "alike-names",
+            "warning",
+            f"Labels that differ only in case or blanks: {listed(map(shown, alike))}.",
+            does="A run takes them for different classes.",
+            change="Write each class in one way.",
+        )
+
+
+def _told(counts: Mapping[str, int]) -> str:
+    return listed((f"{shown(label)} ({count:,})" for label, count in counts.items()), 5)

@@ -1,0 +1,116 @@
+"""The seam between rows as they are written and what the checks look at: a text and its label."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from recipes.look.findings import Origin
+from recipes.tasks.columns import label_name, one_text
+
+#: What a label is: one of several names; a list of them; or a measured number.
+Kind = Literal["single", "several", "number"]
+#: Distinct numbers, one of them no whole number, from which on a label counts as measured.
+_MEASURED = 20
+#: Other columns that are looked at, and characters of their values that are kept.
+_OTHERS, _KEPT = 50, 200
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One row.
+
+    Attributes:
+        origin: Where it comes from.
+        number: Its number there, as the person counts.
+        text: The text; None, or what else the column holds.
+        label: The label's name; of several labels their names, joined; None if there is none.
+        others: The other columns' values as text.
+    """
+
+    origin: Origin
+    number: int
+    text: Any
+    label: str | None
+    others: Mapping[str, str] = field(default_factory=dict)
+
+
+def name_of(value: Any) -> str | None:
+    """Return a label's name, whatever the kind; lists in a fixed order, so that equals are equal.
+
+    An empty list is a label too: none of them applies.
+    """
+    if isinstance(value, str) or not hasattr(value, "__len__"):
+        return label_name(value)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}: {value[key]}" for key in sorted(value, key=str))
+    return " + ".join(sorted({label_name(each) or "" for each in value}))
+
+
+def kind_of(values: Sequence[Any]) -> Kind:
+    """Tell what kind of labels a column holds by some of its values."""
+    present = [value for value in values if value is not None]
+    if any(not isinstance(value, str) and hasattr(value, "__len__") for value in present):
+        return "several"
+    numbers = {_number(value) for value in present}
+    if None in numbers or len(numbers) < _MEASURED:
+        return "single"
+    whole = all(number.is_integer() for number in numbers if number is not None)
+    return "single" if whole else "number"
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Where a table has what is looked at.
+
+    Attributes:
+        text: The column of the texts.
+        pair: The column of the second texts, if rows are pairs.
+        labels: The column of the labels; several that say with 0 and 1 which apply; none.
+        separator: What parts several labels in one column.
+    """
+
+    text: str
+    pair: str | None = None
+    labels: tuple[str, ...] = ()
+    separator: str | None = None
+
+    def text_of(self, row: Mapping[str, Any]) -> Any:
+        """Return a row's text, or both of a pair as one."""
+        text = row.get(self.text)
+        return text if self.pair is None else one_text(text, row.get(self.pair))
+
+    def label_of(self, row: Mapping[str, Any]) -> Any:
+        """Return what a row says as its label: a value, or a list."""
+        if len(self.labels) > 1:
+            said = {name: (label_name(row.get(name)) or "").lower() for name in self.labels}
+            return [name for name, value in said.items() if value in ("1", "true", "yes")]
+        value = row.get(self.labels[0]) if self.labels else None
+        if self.separator is not None and isinstance(value, str):
+            return [part.strip() for part in value.split(self.separator) if part.strip()]
+        return value
+
+
+def example_of(origin: Origin, number: int, row: Mapping[str, Any], columns: Columns) -> Example:
+    """Return a row's example.
+
+    Args:
+        origin: Where the row comes from.
+        number: Its number there.
+        row: Its values by column.
+        columns: Where its text and its label are.
+    """
+    others = {
+        name: str(value)[:_KEPT]
+        for name, value in list(row.items())[:_OTHERS]
+        if name not in (columns.text, columns.pair, *columns.labels) and value is not None
+    }
+    return Example(origin, number, columns.text_of(row), name_of(columns.label_of(row)), others)
+
+
+def _number(value: Any) -> float | None:
+    try:
+        return None if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        return None

@@ -1,0 +1,110 @@
+"""One pass over all rows: what is counted of every one, and a sample for what needs more."""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from recipes.look.characters import problems_in
+from recipes.look.examples import Example
+from recipes.look.findings import Origin, Tally
+from recipes.look.prints import Prints
+from recipes.tasks.columns import problem_of
+from recipes.tasks.wording import shown
+
+#: Rows of the sample, the characters that they hold together, and those that are kept of one.
+SAMPLE, _TOGETHER, _KEPT = 20_000, 32_000_000, 20_000
+#: Distinct labels from which on no further ones are counted by name.
+_LABELS = 100_000
+
+
+@dataclass
+class Gathered:
+    """What one pass over all rows leaves.
+
+    Attributes:
+        max_characters: Length from which a text is unusable.
+        labelled: Whether the rows have a column of labels.
+        limit: Rows of the sample.
+        seed: Of the sample.
+        rows: Rows of each origin, the unusable ones too.
+        labels: Usable rows of each label, by origin.
+        unusable: Rows that a run refuses or leaves out, by what is wrong with them.
+        odd: Texts with characters that speak of a damaged file, by what they hold.
+        characters: Characters of all texts.
+        prints: Hashes of the usable texts.
+        sample: Usable rows, drawn evenly; in their order once `finish` was called.
+    """
+
+    max_characters: int
+    labelled: bool = True
+    limit: int = SAMPLE
+    seed: int = 0
+    rows: Counter[Origin] = field(default_factory=Counter)
+    labels: defaultdict[Origin, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    unusable: dict[str, Tally] = field(default_factory=dict)
+    odd: dict[str, Tally] = field(default_factory=dict)
+    characters: int = 0
+    prints: Prints = field(default_factory=Prints)
+    sample: list[Example] = field(default_factory=list)
+    _heap: list[tuple[float, int, Example]] = field(default_factory=list, repr=False)
+    _held: int = 0
+
+    def __post_init__(self) -> None:
+        """Seed the sample."""
+        self._chance = random.Random(self.seed)
+
+    @property
+    def usable(self) -> int:
+        """Return how many rows can be used."""
+        return self.rows.total() - sum(tally.count for tally in self.unusable.values())
+
+    @property
+    def whole(self) -> bool:
+        """Tell whether the sample is all usable rows."""
+        return len(self.sample) == self.usable
+
+    def add(self, examples: Iterable[Example]) -> None:
+        """Look at some rows."""
+        for example in examples:
+            origin, number, text = example.origin, example.number, example.text
+            self.rows[origin] += 1
+            label = example.label if self.labelled else ""
+            problem = problem_of(text, label, self.max_characters)
+            if problem is not None:
+                self.unusable.setdefault(problem, Tally()).add(origin, number)
+                continue
+            self.characters += len(text)
+            for problem, part in problems_in(text):
+                self.odd.setdefault(problem, Tally()).add(origin, number, shown(part))
+            if self.labelled and example.label is not None:
+                counts = self.labels[origin]
+                if len(counts) < _LABELS or example.label in counts:
+                    counts[example.label] += 1
+            self.prints.add(origin, number, text, example.label)
+            self._draw(example)
+
+    def finish(self) -> None:
+        """Put the sample in order."""
+        rank = {origin: place for place, origin in enumerate(self.rows)}
+        drawn = sorted(self._heap, key=lambda entry: (rank[entry[2].origin], -entry[1]))
+        self.sample = [example for _, _, example in drawn]
+        self._heap = []
+
+    def _draw(self, example: Example) -> None:
+        """Keep the row if its lot is among the smallest (a reservoir that may shrink)."""
+        lot, full = self._chance.random(), len(self._heap) >= self.limit
+        if full and lot > -self._heap[0][0]:
+            return
+        if len(example.text) > _KEPT:
+            example = Example(
+                example.origin, example.number, example.text[:_KEPT], example.label, example.others
+            )
+        heapq.heappush(self._heap, (-lot, -self.rows.total(), example))
+        self._held += len(example.text)
+        while len(self._heap) > self.limit or self._held > _TOGETHER:
+            self._held -= len(heapq.heappop(self._heap)[2].text)
+            self.limit = min(self.limit, max(1, len(self._heap)))

@@ -1,0 +1,243 @@
+"""The whole look: at a recipe's data as they lie there, or at the rows of a run."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recipes.errors import RecipeError
+from recipes.look.characters import languages, odd_characters
+from recipes.look.classes import by_split, class_findings
+from recipes.look.duplicates import duplicate_findings
+from recipes.look.examples import Columns, Example, Kind, example_of, kind_of
+from recipes.look.files import broken_file, unusable_rows
+from recipes.look.findings import Finding, Look, Origin
+from recipes.look.gathering import SAMPLE, Gathered
+from recipes.look.leaks import leak_findings
+from recipes.look.near import near_findings, near_pairs
+from recipes.look.sources import Source, columns_of, sources_of
+from recipes.look.suspects import suspect_findings
+from recipes.look.tokens import token_findings
+from recipes.recipe import Recipe
+from recipes.tasks.wording import listed, shown
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from recipes.workspace import Workspace
+
+#: Rows that a run looks at closely; bytes of files that are also read as a run reads them.
+_IN_RUN, _READ_WHOLE = 5_000, 32 * 2**20
+#: What kind of labels a problem type has; of all others one name.
+_KINDS: dict[str, Kind] = {"multi_label": "several", "regression": "number"}
+_CALLED = {"train": "training"}
+_SAMPLED = "near duplicates, label errors, leaks, tokens and languages"
+
+
+def look_at_recipe(recipe: Recipe, *, offline: bool = False, sample: int = SAMPLE) -> Look:
+    """Look at the data that a recipe names, in bounded memory, and tell all that is found.
+
+    Args:
+        recipe: The recipe.
+        offline: Never touch the network.
+        sample: Rows that are looked at closely.
+
+    Raises:
+        RecipeError: There is nothing to look at: a file or a column is missing, the data set cannot
+            be had.
+    """
+    start = time.perf_counter()
+    sources, called = sources_of(recipe, offline)
+    look = Look(called)
+    gathered = Gathered(recipe.data.max_characters, limit=sample)
+    kind = _gather(sources, recipe, gathered, look)
+    for source in sources:
+        if source.path is not None:
+            look.add(broken_file(source.path, source.troubles))
+    _check(look, gathered, recipe, kind)
+    _check_tokens(look, gathered, recipe, offline)
+    _check_refusal(look, recipe, sources, offline)
+    look.seconds = time.perf_counter() - start
+    return look
+
+
+def look_at_rows(work: Workspace, embeddings: Mapping[str, np.ndarray] | None = None) -> Look:
+    """Look at the rows of a run: unusable rows and equal texts are gone already.
+
+    Args:
+        work: The run.
+        embeddings: ``[rows, width]`` of each split, by its name.
+    """
+    start = time.perf_counter()
+    rows = work.rows
+    look = Look(rows.source)
+    gathered = Gathered(work.recipe.data.max_characters, limit=_IN_RUN)
+    kind = _KINDS.get(rows.problem, "single")
+    for name in ("train", "validation", "test"):
+        split = getattr(rows, name)
+        origin = Origin(f"the {_CALLED.get(name, name)} split", name, "row")
+        gathered.add(
+            Example(origin, number, text, work.problem.told(label))
+            for number, (text, label) in enumerate(
+                zip(split.texts, split.labels, strict=True), start=1
+            )
+        )
+    gathered.finish()
+    vectors = None
+    if embeddings is not None:
+        import numpy as np
+
+        vectors = np.stack([embeddings[e.origin.split][e.number - 1] for e in gathered.sample])
+    _check(look, gathered, work.recipe, kind, vectors)
+    look.add(
+        token_findings(
+            [example.text for example in gathered.sample],
+            work.tokenizer,
+            work.max_length,
+            look.facts,
+        )
+    )
+    look.seconds = time.perf_counter() - start
+    return look
+
+
+def _gather(sources: Sequence[Source], recipe: Recipe, gathered: Gathered, look: Look) -> Kind:
+    """Go over all rows once; return what kind of labels they have."""
+    from tqdm import tqdm
+
+    kind: Kind = "single"
+    size = sum(source.path.stat().st_size for source in sources if source.path and _there(source))
+    with tqdm(total=size, unit="B", unit_scale=True, disable=None, desc="reading") as bar:
+        for place, source in enumerate(sources):
+            columns = Columns("")
+            for count, window in enumerate(source.windows(bar.update)):
+                if count == 0 and window:
+                    columns = columns_of(window, source, recipe)
+                    values = [columns.label_of(row) for _, row in window]
+                    if place == 0:
+                        gathered.labelled = bool(columns.labels)
+                        kind = _KINDS.get(recipe.data.problem) or (
+                            "single" if recipe.data.problem != "auto" else kind_of(values)
+                        )
+                    elif all(value is None for value in values):
+                        look.left_out[source.origin.name] = "it has no labels; a run leaves it out"
+                        break
+                gathered.add(
+                    example_of(source.origin, number, row, columns) for number, row in window
+                )
+    gathered.finish()
+    return kind
+
+
+def _there(source: Source) -> bool:
+    return source.path is not None and source.path.is_file()
+
+
+def _check(
+    look: Look,
+    gathered: Gathered,
+    recipe: Recipe,
+    kind: Kind,
+    embeddings: np.ndarray | None = None,
+) -> None:
+    """Do every check that needs the rows alone."""
+    settings, sample = recipe.data, gathered.sample
+    _tell_rows(look, gathered, kind)
+    look.add(unusable_rows(gathered, settings))
+    look.add(odd_characters(gathered.odd, gathered.rows.total()))
+    if not sample:
+        look.left_out["everything else"] = "no row can be used"
+        return
+    if not gathered.whole:
+        look.facts["sample"] = (
+            f"{_SAMPLED} were looked for in {len(sample):,} of {gathered.usable:,} rows, drawn "
+            "evenly with a fixed seed; all else in every row"
+        )
+    look.add(_label_findings(look, gathered, recipe, kind, embeddings))
+    look.add(duplicate_findings(gathered.prints, settings, kind))
+    look.add(near_findings(near_pairs(sample), sample, settings, gathered.whole))
+    spoken, scripts = languages([example.text for example in sample])
+    look.facts["languages, a guess"] = spoken or "too few texts of 40 characters or more to guess"
+    look.facts["scripts"] = scripts or "no letters"
+
+
+def _label_findings(
+    look: Look, gathered: Gathered, recipe: Recipe, kind: Kind, embeddings: np.ndarray | None
+) -> Iterator[Finding]:
+    """Do the checks of labels that make sense for their kind."""
+    if not gathered.labelled:
+        look.left_out["labels"] = "there is no column with labels"
+        yield Finding(
+            "no-labels",
+            "error",
+            "There are texts, and no labels.",
+            does="A run cannot learn from them.",
+            change="Name a column with labels: data.label=NAME. Text alone can help a student: "
+            "distill.text=FILE.",
+        )
+        return
+    if kind != "single":
+        what = {"several": "lists of labels", "number": "measured numbers"}[kind]
+        look.left_out["rare classes, label errors, leaks"] = f"the labels are {what}"
+        return
+    yield from class_findings(gathered, recipe.data)
+    yield from suspect_findings(gathered.sample, embeddings, look.left_out)
+    yield from leak_findings(gathered.sample)
+
+
+def _tell_rows(look: Look, gathered: Gathered, kind: Kind) -> None:
+    told = listed(f"{count:,} of {origin.name}" for origin, count in gathered.rows.items())
+    look.facts["rows"] = told or "none that can be read"
+    counts: Counter[str] = by_split(gathered).get("train", Counter())
+    if not counts or kind == "number":
+        return
+    total, classes = counts.total(), len(counts)
+    combined = " (combinations of labels)" if kind == "several" else ""
+    look.facts["classes"] = f"{classes:,}{combined}"
+    look.facts["balance"] = listed(
+        (f"{shown(label)} {n:,} ({n / total:.1%})" for label, n in counts.most_common()), 10
+    )
+
+
+def _check_tokens(look: Look, gathered: Gathered, recipe: Recipe, offline: bool) -> None:
+    """Count tokens, if the backbone can be had."""
+    from adapters.hardware import Hardware
+    from recipes.workspace import Workspace
+
+    if not gathered.sample:
+        return
+    # Nothing is computed there: only the tokenizer and the limits are wanted.
+    nowhere = Hardware("cpu", "", 1, bf16=False, vnni=False, flags=())
+    work = Workspace(recipe, Path(), nowhere, offline)
+    try:
+        tokenizer = work.tokenizer
+    except RecipeError as error:
+        look.left_out["tokens"] = f"the backbone cannot be had: {error}"
+        return
+    try:
+        limit = work.max_length
+    except RecipeError as error:
+        look.add([Finding("max-length", "error", str(error), does="A run refuses the recipe.")])
+        return
+    texts = [example.text for example in gathered.sample]
+    look.add(token_findings(texts, tokenizer, limit, look.facts))
+
+
+def _check_refusal(look: Look, recipe: Recipe, sources: Sequence[Source], offline: bool) -> None:
+    """Read small data as a run reads them: whatever it refuses is told, in its own words."""
+    from recipes.tasks import tasks
+
+    if look.count("error") or _size(sources) > _READ_WHOLE:
+        return
+    read: Callable[..., Any] = tasks.get(recipe.task)().read
+    try:
+        read(recipe.data, recipe.phases, offline=offline)
+    except RecipeError as error:
+        look.add([Finding("refused", "error", str(error), does="A run refuses the data.")])
+
+
+def _size(sources: Sequence[Source]) -> int:
+    return sum(source.path.stat().st_size for source in sources if source.path is not None)

@@ -1,0 +1,96 @@
+"""Lengths in the backbone's tokens, and what its vocabulary does not know."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from recipes.look.findings import Finding
+from recipes.tasks.wording import counted, listed, shown
+
+if TYPE_CHECKING:
+    import numpy as np
+    from transformers import PreTrainedTokenizerBase
+
+#: Characters that are tokenized, about a second's worth.
+_COUNTED = 1_000_000
+_BATCH = 256
+#: Shares of texts that are cut and of tokens that are unknown from which on that is a warning.
+_CUT, _UNKNOWN = 0.05, 0.01
+
+
+def token_findings(
+    texts: Sequence[str],
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    facts: dict[str, str],
+) -> Iterator[Finding]:
+    """Tell how long the texts are, how many are cut, and which words are unknown.
+
+    Args:
+        texts: Some of them, or all.
+        tokenizer: The backbone's.
+        max_length: Tokens after which a text is cut.
+        facts: Where to tell what was counted.
+    """
+    import numpy as np
+
+    step = -(-sum(map(len, texts)) // _COUNTED) or 1
+    read = texts[::step]
+    lengths, unknown = _counted(read, tokenizer)
+    special = tokenizer.num_special_tokens_to_add()
+    total = int(lengths.sum()) - special * len(lengths)
+    half, most = np.percentile(lengths, (50, 95))
+    among = "" if step == 1 else f" (of {len(read):,} texts, drawn evenly)"
+    facts["tokens"] = (
+        f"half of the texts have at most {half:.0f}, 95% at most {most:.0f}, the longest "
+        f"{lengths.max()}; the limit is {max_length}{among}"
+    )
+    facts["unknown tokens"] = f"{unknown.total() / max(1, total):.2%}{among}"
+    cut = int((lengths > max_length).sum())
+    if cut:
+        share = cut / len(lengths)
+        yield Finding(
+            "long-texts",
+            "warning" if share >= _CUT else "note",
+            f"{counted(cut, 'text')} ({share:.1%}) have more than {max_length} tokens{among}.",
+            does=f"A run reads their first {max_length} tokens.",
+            change="data.max_length=N reads more, up to the backbone's own limit; it costs time.",
+        )
+    if unknown:
+        share = unknown.total() / max(1, total)
+        yield Finding(
+            "unknown-tokens",
+            "warning" if share >= _UNKNOWN else "note",
+            f"{share:.2%} of the tokens are unknown to the backbone{among}, most often "
+            f"{listed(f'{shown(word)} ({n:,})' for word, n in unknown.most_common(8))}.",
+            does="A run reads all of them as one and the same token.",
+            change="Choose a backbone that knows them: backbone.model=…",
+        )
+
+
+def _counted(
+    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase
+) -> tuple[np.ndarray, Counter[str]]:
+    """Return the tokens of each text, special ones too, and what stands where one is unknown."""
+    import numpy as np
+
+    lengths: list[int] = []
+    unknown: Counter[str] = Counter()
+    for start in range(0, len(texts), _BATCH):
+        batch = list(texts[start : start + _BATCH])
+        encoded: Any = tokenizer(
+            batch, return_offsets_mapping=True, truncation=False, verbose=False
+        )
+        for text, ids, spans in zip(
+            batch, encoded["input_ids"], encoded["offset_mapping"], strict=True
+        ):
+            lengths.append(len(ids))
+            if tokenizer.unk_token_id in ids:
+                unknown.update(
+                    text[first:last]
+                    for token, (first, last) in zip(ids, spans, strict=True)
+                    if token == tokenizer.unk_token_id
+                )
+    return np.array(lengths), unknown
