@@ -21,6 +21,9 @@ processing      ``max_length`` in tokens (longer texts are cut on the right), ``
                 text is two with a tab between them, each cut so that the longer loses first
 phases          ``name`` and ``labels`` of each phase in which the model learnt, in their order; the
                 labels are those that were new in it. Empty if it learnt everything at once
+temperature     logits are divided by it before they become probabilities; 1 changes nothing
+offsets         label -> number added to its log-probability before the best label is chosen; the
+                probabilities that are given stay without it. Not of ``multi_label``
 thresholds      label -> probability under which that label is not given; the answer is null then,
                 unless there are several. Default 0, and 0.5 of ``multi_label``
 session         ``intra_op_num_threads``, ``graph_optimization_level`` and further ``config``
@@ -39,6 +42,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -120,6 +124,8 @@ def pack(
     versions: Mapping[str, str],
     licenses: Mapping[str, str],
     card: str,
+    temperature: float = 1.0,
+    offsets: Mapping[str, float] | None = None,
     thresholds: Mapping[str, float] | None = None,
     phases: Sequence[Phase] = (),
     problem: str = "single_label",
@@ -147,6 +153,8 @@ def pack(
         versions: Packages of the run; those that edge.py needs are added.
         licenses: For example of ``weights`` and ``data``.
         card: Text of README.md (Markdown).
+        temperature: What logits are divided by.
+        offsets: Label to what is added to its log-probability; None and {} for nothing.
         thresholds: Label to least probability; None and {} mean that every text gets a label.
         phases: In which the model learnt, if it did; see the table above.
         problem: The problem type; see the table above.
@@ -161,6 +169,7 @@ def pack(
             in other files, or the packed bundle fails its self-test.
     """
     _check_labels(labels, thresholds or {}, problem)
+    _check_decision(labels, temperature, offsets or {})
     _check_phases(labels, phases)
     _check_model(model, processing)
     _check_target(folder)
@@ -173,6 +182,8 @@ def pack(
         **({} if scale is None else {"scale": dict(scale)}),
         "processing": dict(processing),
         "phases": [{"name": phase["name"], "labels": list(phase["labels"])} for phase in phases],
+        "temperature": float(temperature),
+        "offsets": dict(offsets or {}),
         "thresholds": dict(thresholds or {}),
         "session": dict(session),
         "golden": {},
@@ -251,7 +262,8 @@ def _golden(model: edge.Model, texts: Sequence[str], tolerance: float) -> dict[s
     logits = np.concatenate([model.logits([text]) for text in texts]).astype(np.float64)
     allowed = tolerance * float(np.ptp(logits))
     answers = model.best(logits.astype(np.float32))
-    kept, allowed = _select(_margins(logits, model), list(map(str, answers)), allowed)
+    margins = _margins(model.moved(logits), model) * model.temperature
+    kept, allowed = _select(margins, list(map(str, answers)), allowed)
     return {
         "tolerance": allowed,
         "texts": [texts[row] for row in kept],
@@ -261,7 +273,7 @@ def _golden(model: edge.Model, texts: Sequence[str], tolerance: float) -> dict[s
 
 
 def _margins(logits: npt.NDArray[np.float64], model: edge.Model) -> npt.NDArray[np.float64]:
-    """Return for each row of logits [N, C] twice the shift that could flip its answer [N]."""
+    """Return for each row of moved logits [N, C] twice the shift that could flip its answer [N]."""
     import numpy as np
 
     if model.problem == "regression":
@@ -333,6 +345,19 @@ def _check_labels(labels: Sequence[str], thresholds: Mapping[str, float], proble
             raise ExportError(
                 f"The threshold {label!r}: {least} is wrong: it takes one of the labels "
                 f"{list(labels)} and a probability from 0 to 1."
+            )
+
+
+def _check_decision(
+    labels: Sequence[str], temperature: float, offsets: Mapping[str, float]
+) -> None:
+    if not 0 < temperature < math.inf:
+        raise ExportError(f"The temperature {temperature} is wrong: it takes a number above 0.")
+    for label, offset in offsets.items():
+        if label not in labels or not math.isfinite(offset):
+            raise ExportError(
+                f"The offset {label!r}: {offset} is wrong: it takes one of the labels "
+                f"{list(labels)} and a number."
             )
 
 

@@ -182,6 +182,9 @@ class Model:
                 raise BundleError(check.message)
         self.labels: list[str] = self.manifest["labels"]
         self.problem: str = self.manifest["problem_type"]
+        self.temperature: float = self.manifest.get("temperature", 1.0)  # not in older bundles
+        offsets = self.manifest.get("offsets", {})
+        self._offsets = [offsets.get(label, 0.0) for label in self.labels] if offsets else []
         self._processing = self.manifest["processing"]
         self.pairs: bool = self._processing.get("pairs", False)
         try:
@@ -251,7 +254,8 @@ class Model:
         """Return one answer per row of raw scores [N, C]."""
         if self.problem == "regression":
             return [Prediction(value, {}) for value in self.best(scored)]
-        shares, least = probabilities(scored, self.problem), self.manifest["thresholds"]
+        shares = probabilities(scored.astype("float64") / self.temperature, self.problem)
+        least = self.manifest["thresholds"]
         predictions = []
         for best, row in zip(self.best(scored), shares.tolist(), strict=True):
             each = dict(zip(self.labels, row, strict=True))
@@ -263,7 +267,7 @@ class Model:
         """Return the best answer per row of raw scores [N, C], however improbable it is."""
         if self.problem == "regression":
             return list(numbers(scored, **self.manifest["scale"]).tolist())
-        shares = probabilities(scored, self.problem)
+        shares = probabilities(self.moved(scored), self.problem)
         if self.problem == "multi_label":
             least = [self.manifest["thresholds"].get(label, LEAST) for label in self.labels]
             return [
@@ -271,6 +275,13 @@ class Model:
                 for row in (shares >= least).tolist()
             ]
         return [self.labels[place] for place in choices(shares, self.problem).tolist()]
+
+    def moved(self, scored: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        """Return what answers are chosen by [N, C]: calibrated scores, with the offsets added."""
+        import numpy as np
+
+        found: npt.NDArray[np.float64] = scored.astype(np.float64) / self.temperature
+        return found + self._offsets if self._offsets else found
 
     def check_golden(self) -> Iterator[Check]:
         """Answer the recorded texts again, alone; one check per text and one that sums up."""

@@ -184,8 +184,8 @@ def _joined(model: ModelProto, tokenizer: Nodes, bundle: edge.Model) -> ModelPro
         if domain not in versions:
             model.opset_import.append(helper.make_opsetid(domain, number))
     decision = Nodes("answer/")
-    labels, thresholds = bundle.labels, bundle.manifest["thresholds"]
-    _decide(decision, graph.output[0].name, labels, thresholds)
+    labels = bundle.labels
+    _decide(decision, graph.output[0].name, labels, bundle.manifest)
 
     middle = list(graph.node)
     del graph.node[:], graph.input[:], graph.output[:]
@@ -202,7 +202,7 @@ def _joined(model: ModelProto, tokenizer: Nodes, bundle: edge.Model) -> ModelPro
     return model
 
 
-def _decide(nodes: Nodes, logits: str, labels: Sequence[str], thresholds: dict[str, float]) -> None:
+def _decide(nodes: Nodes, logits: str, labels: Sequence[str], manifest: dict[str, Any]) -> None:
     """Add what makes a label, "" where its probability is under its threshold, and probabilities.
 
     In double precision, as edge.py does it: a probability at its threshold falls on the same side.
@@ -210,11 +210,17 @@ def _decide(nodes: Nodes, logits: str, labels: Sequence[str], thresholds: dict[s
     import numpy as np
     from onnx import TensorProto
 
-    wide = nodes.add("Softmax", nodes.add("Cast", logits, to=TensorProto.DOUBLE), axis=1)
+    def each(field: str) -> np.ndarray:
+        return np.array([manifest.get(field, {}).get(label, 0.0) for label in labels])
+
+    temperature = nodes.hold(np.array(float(manifest.get("temperature", 1.0))))
+    cooled = nodes.add("Div", nodes.add("Cast", logits, to=TensorProto.DOUBLE), temperature)
+    wide = nodes.add("Softmax", cooled, axis=1)
     nodes.add("Cast", wide, to=TensorProto.FLOAT, output=PROBABILITIES)
-    best = nodes.add("ArgMax", wide, axis=1, keepdims=0)
+    moved = nodes.add("Add", cooled, nodes.hold(each("offsets")))
+    best = nodes.add("ArgMax", moved, axis=1, keepdims=0)
     label = nodes.add("Gather", nodes.words(*labels), best)
-    least = nodes.hold(np.array([thresholds.get(each, 0.0) for each in labels]))
+    least = nodes.hold(each("thresholds"))
     column = nodes.add("Unsqueeze", best, nodes.number(1))
     highest = nodes.add(
         "Squeeze", nodes.add("GatherElements", wide, column, axis=1), nodes.number(1)

@@ -123,7 +123,13 @@ def _write_answer(folder: Path, model: edge.Model) -> None:
     _write_labels(folder, model)
     given = {"LOGITS": (_FLOAT, len(model.labels))}
     config = _config(folder.name, given, _answers(model), backend="python")
-    settings = {"labels": model.labels, "thresholds": model.manifest["thresholds"]}
+    manifest = model.manifest
+    settings = {
+        "labels": model.labels,
+        "temperature": manifest.get("temperature", 1.0),
+        "offsets": manifest.get("offsets", {}),
+        "thresholds": manifest["thresholds"],
+    }
     encoded = {key: json.dumps(value, ensure_ascii=False) for key, value in settings.items()}
     _save(folder, f"{config}{_CPU}{_parameters(encoded)}")
 

@@ -1,8 +1,8 @@
 """The last step of a Triton ensemble: logits in, label and probabilities out.
 
 ``python -m export.convert --to triton`` copies this file as it is. It runs in Triton's Python
-backend and needs numpy; config.pbtxt gives labels and thresholds. Answers are those of the bundle's
-edge.py.
+backend and needs numpy; config.pbtxt gives labels, temperature, offsets and thresholds. Answers are
+those of the bundle's edge.py.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, Any]) -> None:
         """Read the settings; called once by Triton."""
         parameters = json.loads(args["model_config"])["parameters"]
-        labels = json.loads(parameters["labels"]["string_value"])
-        thresholds = json.loads(parameters["thresholds"]["string_value"])
+        given = {key: json.loads(each["string_value"]) for key, each in parameters.items()}
+        labels, self.temperature = given["labels"], given["temperature"]
         self.labels = np.array([label.encode() for label in labels], dtype=object)
-        self.least = np.array([thresholds.get(label, 0.0) for label in labels])
+        self.least = np.array([given["thresholds"].get(label, 0.0) for label in labels])
+        self.offsets = np.array([given["offsets"].get(label, 0.0) for label in labels])
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Answer each request by itself."""
@@ -35,11 +36,11 @@ class TritonPythonModel:
 
     def _answer(self, request: Any) -> Any:
         given = pb_utils.get_input_tensor_by_name(request, "LOGITS").as_numpy()
-        logits = given.astype(np.float64)
+        logits = given.astype(np.float64) / self.temperature
         scores = np.exp(logits - logits.max(axis=1, keepdims=True))
         scores /= scores.sum(axis=1, keepdims=True)
-        best = scores.argmax(axis=1)
-        sure = scores.max(axis=1) >= self.least[best]
+        best = (logits + self.offsets).argmax(axis=1)
+        sure = np.take_along_axis(scores, best[:, None], axis=1)[:, 0] >= self.least[best]
         labels = np.where(sure, self.labels[best], b"").astype(object).reshape(-1, 1)
         return pb_utils.InferenceResponse(
             output_tensors=[

@@ -31,6 +31,10 @@ class Row:
         headline: The metric that artefacts are compared by.
         metrics: Metric name to value; fractions where they are shares.
         validation: The same metrics on the validation split, where choices are made.
+        intervals: Figure to both ends of its 95% interval on the test rows, from a bootstrap.
+        differences: How far this row is from others on the same test rows: ``from`` (their names;
+            first the row that it is compared with, then the teacher), and each figure's difference
+            with both ends of its 95% interval, from a paired bootstrap.
         agreement: With which row it was compared, the share of equal labels, and the largest
             difference of a probability; differences of logits where those were compared.
         latency_ms: Milliseconds of one call, p50 and p95: ``batch_1`` on test rows, in turn with
@@ -50,6 +54,9 @@ class Row:
             ``student`` (whose), ``form`` (what weights are held in), ``held`` and ``chosen``, the
             ``reason`` why it was left or taken, ``kept_float`` (nodes), ``metrics``, ``agreement``
             and ``size_bytes``, all of it on validation rows.
+        decision: Of the bundle, how answers are made of its logits; see `recipes.decide.decide`.
+        slices: Of the file that leaves, how it does on parts of the test rows; see
+            `recipes.slices.sliced`.
         notes: What a reader should know, capabilities that were missing among it.
     """
 
@@ -64,6 +71,8 @@ class Row:
     headline: str = "accuracy"
     metrics: Mapping[str, float] = field(default_factory=dict)
     validation: Mapping[str, float] = field(default_factory=dict)
+    intervals: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    differences: Sequence[Mapping[str, Any]] = ()
     agreement: Mapping[str, Any] = field(default_factory=dict)
     latency_ms: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     threads: int = 0
@@ -74,6 +83,8 @@ class Row:
     peak_memory_bytes: int = 0
     phases: Mapping[str, Any] = field(default_factory=dict)
     ladder: Sequence[Mapping[str, Any]] = ()
+    decision: Mapping[str, Any] = field(default_factory=dict)
+    slices: Sequence[Mapping[str, Any]] = ()
     notes: Sequence[str] = ()
 
     @property
@@ -121,6 +132,11 @@ class Ledger:
     def __getitem__(self, name: str) -> Row:
         """Return the row of this name."""
         return self._rows[name]
+
+    def above(self, name: str) -> str | None:
+        """Return the name of the row above one, or above the next that is put; None for no row."""
+        names = [None, *self._rows]
+        return names[names.index(name) - 1] if name in self._rows else names[-1]
 
     def put(self, *rows: Row) -> None:
         """Add rows, or replace those of the same names, and write the file at once."""

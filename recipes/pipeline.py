@@ -153,7 +153,7 @@ def _check_same(recipe: Recipe, folder: Path, from_stage: str | None) -> None:
     names = [stage.name for stage in STAGES]
     first = names.index(from_stage) if from_stage else len(names)
     for key in changed:
-        needed = next((index for index, stage in enumerate(STAGES) if stage.reads(key)), 0)
+        needed = max(range(len(STAGES)), key=lambda index: (STAGES[index].reads(key), -index))
         if needed < first:
             raise RecipeError(
                 f"The run in {folder} was made with another recipe: {', '.join(changed)} differ. "

@@ -10,6 +10,7 @@ from adapters.strategy import Strategy, called, finish, prepare
 from distill.objective import Objective, Pair, asked
 from distill.signals import Answer
 from distill.taps import ask
+from recipes.decide import check_decide
 from recipes.errors import RecipeError
 from recipes.others import STUDENT, students
 from recipes.students import Start, make, trimmed
@@ -43,6 +44,7 @@ def check_possible(work: Workspace) -> Start:
 
     recipe, imitate = work.recipe, work.recipe.distill.imitate
     _ = work.rows, work.max_length
+    check_decide(work)
     for settings in (recipe.train, recipe.distill.train, *([imitate.train] if imitate else [])):
         work.hardware.bf16_for(settings.precision, recipe.allow_fallback)
     if recipe.strategy is None:

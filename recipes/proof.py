@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recipes.errors import RecipeError
+from recipes.problems.decision import AS_IT_IS, Decision
+from recipes.problems.resampling import interval
 from recipes.workspace import SPLITS, Workspace, by_length, torch_call
 
 if TYPE_CHECKING:
@@ -37,23 +39,69 @@ def on_validation(
     return answer_splits(work, torch_call(model), tokenizer, splits=("validation",))["validation"]
 
 
-def measured(work: Workspace, name: str, logits: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def measured(
+    work: Workspace,
+    name: str,
+    logits: Mapping[str, np.ndarray],
+    before: str | None = None,
+    decision: Decision = AS_IT_IS,
+) -> dict[str, Any]:
     """Keep an artefact's logits and return the fields of its row that follow from them.
 
+    What is known of single labels is kept beside the logits, as ``predictions/NAME.json``.
+
+    Args:
+        work: The run.
+        name: The row's name.
+        logits: Its logits by split, ``[rows, outputs]``.
+        before: The row that it is compared with; None for the one above it.
+        decision: How answers are made of the logits.
+
     Returns:
-        ``split``, ``examples``, ``headline``, ``metrics`` and ``validation``.
+        ``split``, ``examples``, ``headline``, ``metrics``, ``validation``, ``intervals`` and
+        ``differences``.
     """
     work.save_logits(name, logits)
-    scores = {
-        split: work.problem.metrics(logits[split], getattr(work.rows, split).labels)
-        for split in SPLITS
-    }
+    truth = {split: getattr(work.rows, split).labels for split in SPLITS}
+    problem = work.problem
+    scores = {s: problem.all_metrics(logits[s], truth[s], decision) for s in SPLITS}
+    work.save_classes(name, {s: problem.by_class(logits[s], truth[s], decision) for s in SPLITS})
     return {
         "split": "test",
         "examples": len(work.rows.test),
-        "headline": work.problem.headline,
+        "headline": problem.headline,
         "metrics": scores["test"],
         "validation": scores["validation"],
+        **_certainty(work, name, decision.moved(logits["test"], problem.labels), before),
+    }
+
+
+def _certainty(
+    work: Workspace, name: str, logits: np.ndarray, before: str | None
+) -> dict[str, Any]:
+    """Return the fields ``intervals`` and ``differences`` of a row with these test logits."""
+    before = before or work.ledger.above(name)
+    others = [one for one in dict.fromkeys((before, "teacher")) if one and one != name]
+    others = [one for one in others if one in work.ledger]
+    truth = work.rows.test.labels
+    models = [logits, *(work.logits(other)["test"] for other in others)]
+    scores = [work.problem.metrics(model, truth) for model in models]
+    drawn = work.problem.resampled(models, truth)
+    return {
+        "intervals": {figure: interval(values[0]) for figure, values in drawn.items()},
+        "differences": [
+            {
+                "from": other,
+                **{
+                    figure: [
+                        scores[0][figure] - scores[place][figure],
+                        *interval(values[0] - values[place]),
+                    ]
+                    for figure, values in drawn.items()
+                },
+            }
+            for place, other in enumerate(others, start=1)
+        ],
     }
 
 

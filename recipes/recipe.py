@@ -81,6 +81,8 @@ class DataSettings(Settings):
         max_characters: Length from which a text counts as broken (an unclosed quote, usually).
         max_length: Length in tokens at which a text is cut; by default the backbone's own limit,
             at most 256.
+        slices: Columns by whose values the results are shown too: the language of a text, say, or
+            where it is from. Numbers are cut into quarters.
     """
 
     source: str | None = None
@@ -102,6 +104,7 @@ class DataSettings(Settings):
     invalid_rows: Literal["refuse", "drop"] = "refuse"
     max_characters: Positive = 100_000
     max_length: Annotated[int, Field(ge=4)] | None = None
+    slices: Annotated[tuple[str, ...], Field(strict=False)] = ()
 
     @model_validator(mode="after")
     def _one_origin(self) -> DataSettings:
@@ -432,6 +435,36 @@ class ExportSettings(Settings):
         return self
 
 
+class DecideSettings(Settings):
+    """How the bundle makes answers of logits; all of it is fitted on validation rows.
+
+    Attributes:
+        calibrate: Whether logits are divided by a temperature that makes probabilities as certain
+            as they are right; no label changes.
+        offsets: The metric for which each label's log-probability gets an offset before the highest
+            is taken; kept only if that gains on validation rows that it was not fitted on. Null for
+            no offsets.
+        precision: Share of right answers that is wished: a text whose label is less probable than
+            it takes for that gets none. Null to answer every text.
+        confidence: How sure to be that the precision is reached on other rows; null to go by the
+            share on the validation rows.
+    """
+
+    calibrate: bool = True
+    offsets: Literal["accuracy", "macro_f1", "balanced_accuracy"] | None = None
+    precision: Fraction | None = None
+    confidence: Fraction | None = None
+
+    @model_validator(mode="after")
+    def _sure_of_something(self) -> DecideSettings:
+        if self.confidence is not None and self.precision is None:
+            raise ValueError(
+                "confidence has no effect without a precision to be sure of. Leave it out, or set "
+                "decide.precision"
+            )
+        return self
+
+
 class GateSettings(Settings):
     """What the shipped file has to hold; the first two against the float ONNX file.
 
@@ -468,6 +501,7 @@ class Recipe(Settings):
         distill: How the student learns.
         export: How the student leaves.
         gate: What it has to hold.
+        decide: How answers are made of its logits.
         seed: Seed of everything drawn at random in training.
         device: Where to train.
         threads: Threads on the processor; null for all of them.
@@ -486,6 +520,7 @@ class Recipe(Settings):
     distill: DistillSettings = DistillSettings()
     export: ExportSettings = ExportSettings()
     gate: GateSettings = GateSettings()
+    decide: DecideSettings = DecideSettings()
     seed: Seed = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: Positive | None = None

@@ -16,6 +16,7 @@ from recipes import assets
 from recipes.errors import RecipeError
 from recipes.ledger import Ledger
 from recipes.problems import Problem, problems
+from recipes.problems.decision import AS_IT_IS, Decision
 from recipes.recipe import Recipe
 from recipes.tasks import Rows, Task, tasks
 
@@ -189,12 +190,24 @@ class Workspace:
         # A dict whose keys are only known here does not fit numpy's stub, which also has keywords.
         np.savez(folder / f"{name}.npz", **logits, **labels)  # type: ignore[arg-type, unused-ignore]
 
+    def save_classes(self, name: str, figures: Mapping[str, Mapping[str, Any]]) -> None:
+        """Keep what is known of single labels by split, if there is anything; see `by_class`."""
+        if any(figures.values()):
+            text = json.dumps(figures, ensure_ascii=False)
+            (self.folder / "predictions" / f"{name}.json").write_text(text + "\n", "utf-8")
+
     def logits(self, name: str) -> dict[str, np.ndarray]:
         """Return what `save_logits` kept."""
         import numpy as np
 
         with np.load(self.folder / "predictions" / f"{name}.npz") as kept:
             return {split: kept[split] for split in SPLITS}
+
+    def moved(self, name: str) -> dict[str, np.ndarray]:
+        """Return what an artefact's answers are chosen by: logits, moved by its row's decision."""
+        decision = Decision.of(self.ledger[name].decision) if name in self.ledger else AS_IT_IS
+        labels = self.problem.labels
+        return {split: decision.moved(found, labels) for split, found in self.logits(name).items()}
 
     def save_history(self, name: str, history: Sequence[Mapping[str, float]]) -> None:
         """Keep a training's curve for the report."""

@@ -231,6 +231,9 @@ def test_inputs_must_be_those_of_the_model_and_known(
         ({"labels": ["a", "b", "c", "d"]}, r"shape \(1, 3\) for 1 texts and 4 labels"),
         ({"thresholds": {"nowhere": 0.5}}, "'nowhere'"),
         ({"thresholds": {"place": 1.5}}, "from 0 to 1"),
+        ({"temperature": 0.0}, "temperature 0.0"),
+        ({"offsets": {"nowhere": 0.5}}, "'nowhere'"),
+        ({"offsets": {"place": float("nan")}}, "nan"),
         ({"golden_texts": ["", " "]}, "no golden text"),
         ({"ledger": [{"accuracy": float("nan")}]}, "ledger"),
         (

@@ -251,6 +251,59 @@ def test_under_its_threshold_a_label_is_not_given(tmp_path: Path) -> None:
     assert run(folder, "Who is it?").stdout.startswith("(undecided)\n")
 
 
+def test_a_temperature_changes_probabilities_and_no_label(packed: Path, tmp_path: Path) -> None:
+    plain, mild = edge.Model(packed), edge.Model(make_bundle(tmp_path / "mild", temperature=4.0))
+    for one, other, logits in zip(
+        plain.predict(GOLDEN), mild.predict(GOLDEN), plain.logits(GOLDEN), strict=True
+    ):
+        powers = np.exp(logits.astype(np.float64) / 4)
+        assert list(other.probabilities.values()) == pytest.approx(powers / powers.sum())
+        assert other.label == one.label
+        assert max(other.probabilities.values()) < max(one.probabilities.values())
+    assert all(check.passed for check in edge.checks(tmp_path / "mild"))
+
+
+def test_offsets_choose_the_label_and_leave_the_probabilities(packed: Path, tmp_path: Path) -> None:
+    folder = make_bundle(tmp_path / "moved", temperature=2.0, offsets={"person": 9, "place": -9})
+    model = edge.Model(folder)
+    mild = edge.Model(make_bundle(tmp_path / "mild", temperature=2.0)).predict(GOLDEN)
+    assert [answer.label for answer in model.predict(GOLDEN)] == ["person"] * len(GOLDEN)
+    assert [each.probabilities for each in model.predict(GOLDEN)] == [
+        each.probabilities for each in mild
+    ]
+    assert {answer.label for answer in mild} == set(LABELS)
+    # The recorded answers are those that are given.
+    assert set(model.manifest["golden"]["labels"]) == {"person"}
+    assert all(check.passed for check in edge.checks(folder))
+
+
+def test_an_offset_is_of_a_log_probability(tmp_path: Path) -> None:
+    """At a temperature of 2 an offset of 1 makes up for two points of a logit."""
+    model = edge.Model(make_bundle(tmp_path / "bundle", temperature=2.0, offsets={"größe": 1.0}))
+    scored = np.array([[5, 3.01, 0], [5, 2.99, 0]], dtype=np.float32)
+    assert [answer.label for answer in model.decide(scored)] == ["größe", "place"]
+
+
+def test_the_threshold_is_of_the_label_that_is_chosen(tmp_path: Path) -> None:
+    decision = {"offsets": {"größe": 5.0}, "thresholds": {"größe": 0.3}}
+    model = edge.Model(make_bundle(tmp_path / "bundle", **decision))
+    scored = np.log(np.array([[0.65, 0.31, 0.04], [0.65, 0.29, 0.06]], dtype=np.float32))
+    assert [answer.label for answer in model.decide(scored)] == ["größe", None]
+
+
+def test_the_first_format_is_read_still(bundle: Path) -> None:
+    path = bundle / "bundle.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    for newer in ("temperature", "offsets"):
+        del content[newer]
+    change(bundle, **content)
+    raw = json.loads(path.read_text(encoding="utf-8")) | {"format": 1, "sha256": "0" * 64}
+    data = json.dumps(raw).encode()
+    path.write_bytes(data.replace(b"0" * 64, edge.seal(data, "0" * 64).encode(), 1))
+    assert all(check.passed for check in edge.checks(bundle))
+    assert edge.Model(bundle).predict(["Who is it?"])[0].label == "person"
+
+
 def test_session_options_are_those_of_the_bundle(packed: Path) -> None:
     session = json.loads((packed / "bundle.json").read_text(encoding="utf-8"))["session"]
     options = edge.session_options(session | {"graph_optimization_level": "ORT_ENABLE_BASIC"})

@@ -7,11 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from recipes.problems import problems
 from recipes.problems.metrics import (
+    all_metrics,
+    calibration_noise,
+    class_metrics,
     classification_metrics,
     expected_calibration_error,
     reliability,
 )
+from recipes.problems.resampling import interval, share_interval
 
 LABELS = ["a", "b", "c"]
 
@@ -84,15 +89,143 @@ def test_reliability_by_hand() -> None:
     sure = np.array([0.55, 0.58, 0.92, 0.98, 1.0])
     probabilities = np.stack([sure, 1 - sure], axis=1)
     references = np.array([0, 1, 0, 0, 1])
-    parts = reliability(probabilities, references)
+    parts = reliability(probabilities, references, bins=10)
     assert parts == [
         (pytest.approx(0.565), 0.5, 2),
         (pytest.approx(2.9 / 3), pytest.approx(2 / 3), 3),
     ]
     error = (2 * 0.065 + 3 * (2.9 / 3 - 2 / 3)) / 5
-    assert expected_calibration_error(probabilities, references) == pytest.approx(error)
+    assert expected_calibration_error(probabilities, references, 10) == pytest.approx(error)
 
 
 def test_a_calibrated_model_has_no_error() -> None:
     probabilities = np.tile([0.75, 0.25], (4, 1))
     assert expected_calibration_error(probabilities, np.array([0, 0, 0, 1])) == 0
+
+
+def answers(rows: int, classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return probabilities, labels and given labels, which are not always the likeliest."""
+    chance = np.random.default_rng(seed)
+    truth = chance.integers(0, classes, rows)
+    powers = np.exp(chance.normal(size=(rows, classes)) + 1.5 * np.eye(classes)[truth])
+    probabilities = powers / powers.sum(axis=1, keepdims=True)
+    return probabilities, truth, (probabilities * np.arange(1, classes + 1)).argmax(axis=1)
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+def test_every_figure_is_scikit_learns(classes: int) -> None:
+    from sklearn import metrics
+
+    probabilities, truth, given = answers(300, classes)
+    found = all_metrics(given, probabilities, truth)
+    scores = probabilities[:, 1] if classes == 2 else probabilities
+    one_hot = truth if classes == 2 else np.eye(classes)[truth]
+    expected = {
+        **classification_metrics(given, truth, list(map(str, range(classes)))),
+        "balanced_accuracy": metrics.balanced_accuracy_score(truth, given),
+        "mcc": metrics.matthews_corrcoef(truth, given),
+        "auroc": metrics.roc_auc_score(truth, scores, multi_class="ovr"),
+        "auprc": metrics.average_precision_score(one_hot, scores),
+        "log_loss": metrics.log_loss(truth, probabilities),
+        "brier": np.square(probabilities - np.eye(classes)[truth]).sum() / 300,
+        "ece": expected_calibration_error(probabilities, truth, bins=15),
+    }
+    for average in ("micro", "weighted"):
+        for name in ("precision", "recall", "f1"):
+            score = getattr(metrics, f"{name}_score")
+            expected[f"{average}_{name}"] = score(truth, given, average=average)
+    assert found == pytest.approx(expected)
+    if classes == 2:
+        assert found["brier"] == pytest.approx(2 * metrics.brier_score_loss(truth, scores))
+
+
+def test_a_class_without_rows_has_no_curve_and_is_no_error() -> None:
+    probabilities, truth, given = answers(200, 4)
+    seen = truth < 3
+    found = all_metrics(given[seen], probabilities[seen], truth[seen])
+    assert all(np.isfinite(value) for value in found.values())
+    alone = all_metrics(given[truth == 0], probabilities[truth == 0], truth[truth == 0])
+    assert "auroc" not in alone
+    assert all(np.isfinite(value) for value in alone.values())
+
+
+def test_figures_of_each_label() -> None:
+    _, truth, given = answers(200, 3)
+    found = class_metrics(given, truth, LABELS)
+    counts = np.array(found["confusion"])
+    assert counts.sum(axis=1).tolist() == [found["labels"][name]["rows"] for name in LABELS]
+    macro = classification_metrics(given, truth, LABELS)
+    for name, mean in (("precision", "precision"), ("recall", "recall"), ("f1", "macro_f1")):
+        each = [found["labels"][label][name] for label in LABELS]
+        assert np.mean(each) == pytest.approx(macro[mean])
+
+
+def test_what_is_calibrated_is_seen_with_an_error_on_few_rows() -> None:
+    chance = np.random.default_rng(0)
+    means = []
+    for rows in (100, 10_000):
+        probabilities, _, _ = answers(rows, 3)
+        mean, high = calibration_noise(probabilities)
+        labels = (probabilities.cumsum(axis=1) > chance.random((rows, 1))).argmax(axis=1)
+        assert expected_calibration_error(probabilities, labels) < 1.5 * high
+        means.append(mean)
+    assert means[0] > 5 * means[1]
+
+
+# --- Intervals --------------------------------------------------------------------------------
+
+
+def test_a_drawn_figure_is_the_metric_of_the_drawn_rows() -> None:
+    """Where all rows are of few kinds, so that a draw can be made by hand."""
+    problem = problems.get("single_label")(LABELS)
+    logits, truth = np.eye(3)[[0, 1, 2, 2, 1, 0]], [0, 1, 2, 1, 1, 2]
+    found = problem.resampled([logits, np.eye(3)[truth]], truth, draws=400)
+    assert found["accuracy"].shape == (2, 400)
+    assert (found["accuracy"][1] == 1).all()
+    assert (found["macro_f1"][1] == 1).all()
+    assert set((found["accuracy"][0] * 6).round(9)) <= set(range(7))
+    again = problem.resampled([logits], truth, draws=400)
+    assert interval(again["accuracy"][0]) == pytest.approx(interval(found["accuracy"][0]), abs=0.2)
+
+
+@pytest.mark.parametrize("figure", ["accuracy", "macro_f1"])
+def test_the_interval_holds_the_truth_about_as_often_as_it_says(figure: str) -> None:
+    problem = problems.get("single_label")(LABELS)
+    whole, labels, _ = answers(60_000, 3)
+    scores = problem.metrics(np.log(whole), labels.tolist())
+    within = []
+    for start in range(0, 60_000, 300):
+        part = slice(start, start + 300)
+        values = problem.resampled([np.log(whole[part])], labels[part].tolist(), draws=400)
+        low, high = interval(values[figure][0])
+        within.append(low <= scores[figure] <= high)
+    assert 0.9 <= np.mean(within) <= 0.985
+
+
+@pytest.mark.parametrize("kind", ["multi_label", "ordinal", "regression"])
+def test_other_problems_have_intervals_too(kind: str) -> None:
+    chance = np.random.default_rng(0)
+    labels = LABELS[: 1 if kind == "regression" else 3]
+    facts = {"scale": {"mean": 0.0, "deviation": 1.0}}
+    problem = problems.get(kind)(labels, (), facts)
+    ids = chance.integers(0, 3, 200)
+    truth = {
+        "multi_label": [tuple(row) for row in chance.integers(0, 2, (200, 3)).tolist()],
+        "regression": ids.astype(float).tolist(),
+    }.get(kind, ids.tolist())
+    target = np.eye(3)[ids] if kind == "ordinal" else np.asarray(truth, float).reshape(200, -1)
+    models = [4 * target + chance.normal(0, noise, target.shape) for noise in (0.5, 3)]
+    if kind == "regression":
+        models = [logits / 4 for logits in models]
+    found = problem.resampled(models, truth, draws=500)
+    one, other = found[problem.headline]
+    assert np.mean(one > other) > 0.97
+    for values, logits in zip((one, other), models, strict=True):
+        low, high = interval(values)
+        assert low <= problem.metrics(logits, truth)[problem.headline] <= high
+
+
+def test_a_share_of_few_rows_is_not_certain() -> None:
+    low, high = share_interval(1.0, 10)
+    assert 0.6 < low < 0.8
+    assert high == pytest.approx(1)

@@ -28,7 +28,12 @@ FEW = [
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_bundle(tmp_path_factory.mktemp("packed") / "bundle", thresholds={"place": 0.9})
+    return make_bundle(
+        tmp_path_factory.mktemp("packed") / "bundle",
+        temperature=2.5,
+        offsets={"größe": 0.8, "person": -0.3},
+        thresholds={"place": 0.7},
+    )
 
 
 @pytest.fixture

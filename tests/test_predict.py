@@ -195,6 +195,21 @@ def test_rows_without_a_text_are_kept_without_an_answer(
     assert "3 have no text and so no label" in said
 
 
+def test_temperature_and_offsets_are_those_of_the_bundle(tmp_path: Path) -> None:
+    decision = {"temperature": 2.5, "offsets": {"größe": 3.0}, "thresholds": {"größe": 0.4}}
+    folder = make_bundle(tmp_path / "bundle", **decision)
+    given = ["who is it", "how big", "where is the moon"]
+    path = table(tmp_path / "rows.csv", [{"text": text} for text in given])
+    assert run(folder, path, tmp_path / "scored.jsonl") == 0
+    # An int8 model would need one batch; this one answers alone as among others.
+    for row, answer in zip(
+        content(tmp_path / "scored.jsonl"), edge.Model(folder).predict(given), strict=True
+    ):
+        assert row["label"] == answer.label
+        shares = [row[name] for name in PROBABILITIES]
+        assert shares == pytest.approx(list(answer.probabilities.values()), abs=1e-6)
+
+
 def test_a_row_under_its_threshold_has_probabilities_and_no_label(tmp_path: Path) -> None:
     folder = make_bundle(tmp_path / "bundle", thresholds={"person": 1.0})
     path = table(tmp_path / "rows.csv", [{"text": "who is it"}, {"text": "how big"}])

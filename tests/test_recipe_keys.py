@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tiny
 import torch
@@ -291,6 +292,21 @@ def verdict(bench: Bench, recipe: Recipe) -> Any:
     return gate.verdict(work)
 
 
+def decided(bench: Bench, recipe: Recipe) -> Any:
+    """Return the decision that would be packed, for logits of a rare class and of rash answers."""
+    from recipes.problems.single_label import SingleLabel
+
+    chance = np.random.default_rng(0)
+    labels = chance.choice(3, 1_000, p=[0.9, 0.07, 0.03])
+    logits = chance.normal(size=(1_000, 3)) + 1.2 * np.eye(3)[labels] + np.log([0.9, 0.07, 0.03])
+    decision, _ = SingleLabel(["a", "b", "c"]).decided(2 * logits, labels.tolist(), recipe.decide)
+    return decision.plain()
+
+
+def slices(bench: Bench, recipe: Recipe) -> Any:
+    return bench.work(recipe, bench.folder / "rows").rows.test.slices
+
+
 def environment(bench: Bench, recipe: Recipe) -> Any:
     return inspect_hardware(recipe.device, recipe.threads)
 
@@ -414,6 +430,11 @@ KEYS: dict[str, tuple[list[str], Probe]] = {
     "gate.min_label_agreement": (["gate.min_label_agreement=0.5"], verdict),
     "gate.max_latency_ms": (["gate.max_latency_ms=1"], verdict),
     "gate.max_size_mb": (["gate.max_size_mb=10"], verdict),
+    "decide.calibrate": (["decide.calibrate=false"], decided),
+    "decide.offsets": (["decide.offsets=macro_f1"], decided),
+    "decide.precision": (["decide.precision=0.95"], decided),
+    "decide.confidence": (["decide.precision=0.95", "decide.confidence=0.9"], decided),
+    "data.slices": (["data.slices=[initial]"], slices),
     "seed": (["seed=1"], model),
     "device": (["device=cuda"], environment),
     "threads": (["threads=2"], environment),

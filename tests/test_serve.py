@@ -36,7 +36,9 @@ TEXTS = [
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # "person" is never given: its threshold is above what the model ever says.
-    return make_bundle(tmp_path_factory.mktemp("serve") / "tiny", thresholds={"person": 1.0})
+    folder = tmp_path_factory.mktemp("serve") / "tiny"
+    decision = {"temperature": 2.5, "offsets": {"größe": 0.8}, "thresholds": {"person": 1.0}}
+    return make_bundle(folder, **decision)
 
 
 @pytest.fixture(scope="module")

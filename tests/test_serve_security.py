@@ -203,6 +203,14 @@ def above_one(manifest: dict[str, Any]) -> None:
     manifest["thresholds"] = {"person": 1.5}
 
 
+def cold(manifest: dict[str, Any]) -> None:
+    manifest["temperature"] = 0
+
+
+def shifted(manifest: dict[str, Any]) -> None:
+    manifest["offsets"] = {"person": "far"}
+
+
 def stranger(manifest: dict[str, Any]) -> None:
     manifest["thresholds"] = {"nobody": 0.5}
 
@@ -216,7 +224,10 @@ def one_at_a_time(bundle: Path) -> None:
 
 
 FILES = (outside, one_at_a_time)
-FIELDS = (setting, unknown_sum, many_sums, no_labels, no_session, word, above_one, stranger)
+FIELDS = (
+    setting, unknown_sum, many_sums, no_labels, no_session, word, above_one, stranger, cold,
+    shifted,
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("change", [*FILES, *FIELDS])

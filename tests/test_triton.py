@@ -23,10 +23,18 @@ STEPS = ("tokenize", "model", "answer")
 TEXTS = [*GOLDEN, *(text for kind in HARD.values() for text in kind)]
 
 
+#: Each part of it decides about some of the texts below.
+DECISION: dict[str, Any] = {
+    "temperature": 2.5,
+    "offsets": {"größe": 0.8, "person": -0.3},
+    "thresholds": {"place": 0.9},
+}
+
+
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("packed") / "bundle"
-    return make_bundle(folder, name="Tiny: the moon", thresholds={"place": 0.9})
+    return make_bundle(folder, name="Tiny: the moon", **DECISION)
 
 
 @pytest.fixture(scope="module")

@@ -30,6 +30,8 @@ CURRENT, NONE = ".current", "none"
 _FORBIDDEN_ENTRY = re.compile(r"file|path|folder|^ep\.")
 #: All go through the model at once; a bundle has a few of each label.
 _GOLDEN_TEXTS = 256
+#: Temperatures and offsets beyond this are no decision of any model.
+_FARTHEST = 1000.0
 
 
 class ModelFolder:
@@ -183,18 +185,30 @@ def check_manifest(manifest: Mapping[str, Any]) -> None:
         raise edge.BundleError(f"bundle.json names the file {wrong[0][:64]!r}; a bundle is flat.")
     if wrong := sorted(filter(_FORBIDDEN_ENTRY.search, manifest["session"]["config"])):
         raise edge.BundleError(f"bundle.json sets {wrong[0][:64]!r}, which opens other files.")
-    _check_thresholds(manifest.get("thresholds", {}), labels)
+    _check_by_label(manifest, "threshold", labels, 0, 1)
+    _check_by_label(manifest, "offset", labels, -_FARTHEST, _FARTHEST)
+    temperature = manifest.get("temperature", 1.0)
+    if not _is_within(temperature, 1 / _FARTHEST, _FARTHEST):
+        raise edge.BundleError("bundle.json has a temperature that is no usable number.")
 
 
-def _check_thresholds(thresholds: Any, labels: Sequence[str]) -> None:
-    if not isinstance(thresholds, dict) or not thresholds.keys() <= set(labels):
-        raise edge.BundleError("bundle.json has thresholds that are not of its labels.")
-    for label, least in thresholds.items():
-        # True is a number to Python, and NaN is in no range.
-        if type(least) not in (int, float) or not 0 <= least <= 1:
+def _check_by_label(
+    manifest: Mapping[str, Any], what: str, labels: Sequence[str], low: float, high: float
+) -> None:
+    found = manifest.get(f"{what}s", {})
+    if not isinstance(found, dict) or not found.keys() <= set(labels):
+        raise edge.BundleError(f"bundle.json has {what}s that are not of its labels.")
+    for label, number in found.items():
+        if not _is_within(number, low, high):
             raise edge.BundleError(
-                f"bundle.json has a threshold of {label[:64]!r} that is no number from 0 to 1."
+                f"bundle.json has {'an' if what[0] == 'o' else 'a'} {what} of {label[:64]!r} that "
+                f"is no number from {low:g} to {high:g}."
             )
+
+
+def _is_within(number: Any, low: float, high: float) -> bool:
+    # True is a number to Python, and NaN is in no range.
+    return type(number) in (int, float) and low <= number <= high
 
 
 def valid(pattern: re.Pattern[str], text: str) -> str:

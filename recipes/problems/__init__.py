@@ -7,10 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from adapters import Registry
+from recipes.problems.decision import AS_IT_IS, Decision
+from recipes.problems.resampling import DRAWS
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
+
+    from recipes.recipe import DecideSettings
 
 
 class Problem(ABC):
@@ -32,6 +36,8 @@ class Problem(ABC):
     unlabelled: Any = -100
     #: What transformers calls it; None for exactly one label.
     kind: ClassVar[str | None] = None
+    #: Keys of the recipe's section ``decide`` that mean something here.
+    decides: ClassVar[frozenset[str]] = frozenset()
     #: Objectives that are called otherwise here, by the name that a recipe gives them.
     objectives: ClassVar[Mapping[str, str]] = {}
 
@@ -70,6 +76,76 @@ class Problem(ABC):
         differ = self.answers(one) != self.answers(other)
         same: np.ndarray = ~differ.reshape(len(differ), -1).any(axis=1)
         return same
+
+    def all_metrics(
+        self, logits: np.ndarray, labels: Sequence[Any], decision: Decision = AS_IT_IS
+    ) -> dict[str, float]:
+        """Return every figure that is one number, those of `metrics` among them.
+
+        They are for finished artefacts: `metrics` is computed after every epoch and has to be
+        cheap.
+
+        Args:
+            logits: Logits ``[rows, outputs]``.
+            labels: What the rows say.
+            decision: How answers are made of the logits.
+        """
+        return self.metrics(logits, labels)
+
+    def by_class(
+        self, logits: np.ndarray, labels: Sequence[Any], decision: Decision = AS_IT_IS
+    ) -> dict[str, Any]:
+        """Return figures of each label, and the confusion matrix; nothing where there is none.
+
+        Returns:
+            ``labels``: for each name ``precision``, ``recall``, ``f1`` and ``rows``. ``confusion``:
+            counts by true and given label.
+        """
+        return {}
+
+    def resampled(
+        self, models: Sequence[np.ndarray], labels: Sequence[Any], draws: int = DRAWS
+    ) -> dict[str, np.ndarray]:
+        """Judge models on rows that are drawn with replacement, all on the same ones.
+
+        Args:
+            models: Logits ``[rows, outputs]`` of each, moved by its `Decision` if it has one.
+            labels: What the rows say.
+            draws: How often rows are drawn.
+
+        Returns:
+            The headline, and other figures that are worth an interval: ``[models, draws]``.
+        """
+        import numpy as np
+
+        chance, truth = np.random.default_rng(0), np.asarray(labels)
+        found = []
+        for _ in range(min(draws, 500)):  # each draw costs a call of `metrics`
+            rows = chance.integers(0, len(truth), len(truth))
+            scores = [self.metrics(logits[rows], list(truth[rows])) for logits in models]
+            found.append([score[self.headline] for score in scores])
+        return {self.headline: np.array(found).T}
+
+    def decided(
+        self, logits: np.ndarray, labels: Sequence[Any], settings: DecideSettings
+    ) -> tuple[Decision, dict[str, Any]]:
+        """Fit how answers are made of logits; those in `decides` can be asked for.
+
+        Args:
+            logits: Logits of the file that is shipped on the validation rows.
+            labels: What these rows say.
+            settings: What is asked for.
+
+        Returns:
+            The decision, and what the ledger should tell of how it was found.
+        """
+        return AS_IT_IS, {}
+
+    def selective(
+        self, logits: np.ndarray, labels: Sequence[Any], decision: Decision
+    ) -> dict[str, float]:
+        """Return ``coverage`` and ``precision`` of answers that thresholds can withhold."""
+        return {}
 
     def told(self, answer: Any) -> str:
         """Put an answer, or the label of a row, into words."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+#: Bins of equal width that part confidences from 0 to 1, as in Guo et al. (2017).
+BINS = 15
 
 
 def classification_metrics(
@@ -41,13 +44,167 @@ def classification_metrics(
     for ids in (predictions, references):
         if ids.min(initial=0) < 0 or ids.max(initial=0) >= len(labels):
             raise ValueError(f"Label ids {ids.min()} to {ids.max()}, but {len(labels)} names.")
-    metric = _metric_class()(keep_in_memory=True)
+    metric = _metric_class("few")(keep_in_memory=True)
     result: dict[str, float] = metric.compute(predictions=predictions, references=references)
     return result
 
 
+def all_metrics(
+    predictions: NDArray[np.integer[Any]],
+    probabilities: NDArray[np.floating[Any]],
+    references: NDArray[np.integer[Any]],
+) -> dict[str, float]:
+    """Compute every metric that is one number.
+
+    Args:
+        predictions: Label ids that are given, shape [N]; they need not be the likeliest.
+        probabilities: Shape [N, C].
+        references: True label ids, shape [N].
+
+    Returns:
+        What `classification_metrics` returns, and the metrics of `answer_metrics` and
+        `probability_metrics`.
+    """
+    metric = _metric_class("all")(keep_in_memory=True)
+    result: dict[str, float] = metric.compute(
+        predictions=predictions, references=references, probabilities=probabilities
+    )
+    return result
+
+
+def probability_metrics(
+    probabilities: NDArray[np.floating[Any]], references: NDArray[np.integer[Any]]
+) -> dict[str, float]:
+    """Compute what probabilities are worth, whatever label is made of them.
+
+    Args:
+        probabilities: Shape [N, C], at least two classes; rows sum to 1.
+        references: True label ids, shape [N].
+
+    Returns:
+        ``auroc`` and ``auprc``: areas under the ROC curve and (as average precision) under the
+        precision-recall curve; of two classes those of the second, of more the mean over classes
+        against the rest. Classes that all rows or none are of have no curve; without any curve both
+        are left out. ``log_loss`` in nats, each probability at least 1e-15; ``brier``, the mean
+        squared distance from 0 and 1, summed over classes, from 0 to 2; ``ece`` in `BINS` bins.
+    """
+    import numpy as np
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    classes = probabilities.shape[1]
+    truth = np.eye(classes, dtype=bool)[references]
+    judged = [1] if classes == 2 else range(classes)
+    curves = [place for place in judged if 0 < truth[:, place].sum() < len(references)]
+    columns = [(truth[:, place], probabilities[:, place]) for place in curves]
+    likely = probabilities[np.arange(len(references)), references]
+    found = {
+        "log_loss": float(-np.log(likely.clip(1e-15)).mean()),
+        "brier": float(np.square(probabilities - truth).sum(axis=1).mean()),
+        "ece": expected_calibration_error(probabilities, references),
+    }
+    if not columns:
+        return found
+    return {
+        "auroc": float(np.mean([roc_auc_score(*column) for column in columns])),
+        "auprc": float(np.mean([average_precision_score(*column) for column in columns])),
+        **found,
+    }
+
+
+def answer_metrics(
+    predictions: NDArray[np.integer[Any]], references: NDArray[np.integer[Any]]
+) -> dict[str, float]:
+    """Compute further averages over labels that were given.
+
+    Args:
+        predictions: Label ids, shape [N].
+        references: True label ids, shape [N].
+
+    Returns:
+        ``balanced_accuracy``, the mean recall over the classes that occur; ``weighted_`` precision,
+        recall and F1, classes counting by their rows, and ``micro_`` ones, where all rows count
+        alike: with one label a row all three are the accuracy. ``mcc`` is Matthews' correlation
+        coefficient, 0 for what is as good as chance.
+    """
+    import numpy as np
+    from sklearn.metrics import matthews_corrcoef, precision_recall_fscore_support
+
+    occur = np.unique(references).tolist()
+    everything = np.union1d(references, predictions).tolist()
+    found: dict[str, float] = {}
+    for average, labels in (("weighted", occur), ("micro", everything)):
+        *scores, _ = precision_recall_fscore_support(
+            references, predictions, labels=labels, average=average, zero_division=0
+        )
+        names = ("precision", "recall", "f1")
+        found |= {f"{average}_{name}": float(s) for name, s in zip(names, scores, strict=True)}
+    recalls = [float((predictions[references == label] == label).mean()) for label in occur]
+    return {
+        "balanced_accuracy": float(np.mean(recalls)),
+        "mcc": float(matthews_corrcoef(references, predictions)),
+        **found,
+    }
+
+
+def class_metrics(
+    predictions: NDArray[np.integer[Any]], references: NDArray[np.integer[Any]], labels: list[str]
+) -> dict[str, Any]:
+    """Judge each class by itself.
+
+    Args:
+        predictions: Label ids, shape [N].
+        references: True label ids, shape [N].
+        labels: The C label names that ids are positions in.
+
+    Returns:
+        ``labels``, for each name ``precision``, ``recall``, ``f1`` (0 where undefined) and its
+        ``rows``; and ``confusion``, counts by true and given label, in the order of the labels.
+    """
+    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+    ids = list(range(len(labels)))
+    columns = precision_recall_fscore_support(references, predictions, labels=ids, zero_division=0)
+    names = ("precision", "recall", "f1", "rows")
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    return {
+        "labels": {
+            label: dict(zip(names, row, strict=True))
+            for label, row in zip(labels, rows, strict=True)
+        },
+        "confusion": confusion_matrix(references, predictions, labels=ids).tolist(),
+    }
+
+
+def counted_metrics(
+    hits: NDArray[Any], given: NDArray[Any], there: NDArray[Any]
+) -> dict[str, NDArray[np.floating[Any]]]:
+    """Compute metrics of many sets of answers at once, from counts by class.
+
+    Args:
+        hits: Rows of a class that are given its label, ``[..., C]``.
+        given: Rows that are given the label of a class, ``[..., C]``.
+        there: Rows of a class, ``[..., C]``.
+
+    Returns:
+        ``accuracy``, ``macro_f1`` and ``balanced_accuracy``, each ``[...]``; the last two are means
+        over the classes that occur, as in `classification_metrics`.
+    """
+    import numpy as np
+
+    occurs = there > 0
+    classes = np.maximum(1, occurs.sum(axis=-1))
+    f1 = 2 * hits / np.maximum(1, given + there)
+    return {
+        "accuracy": hits.sum(axis=-1) / np.maximum(1, there.sum(axis=-1)),
+        "macro_f1": (f1 * occurs).sum(axis=-1) / classes,
+        "balanced_accuracy": (hits / np.maximum(1, there)).sum(axis=-1) / classes,
+    }
+
+
 def reliability(
-    probabilities: NDArray[np.floating[Any]], references: NDArray[np.integer[Any]], bins: int = 10
+    probabilities: NDArray[np.floating[Any]],
+    references: NDArray[np.integer[Any]],
+    bins: int = BINS,
 ) -> list[tuple[float, float, int]]:
     """Sort predictions into bins of equal width by confidence; compare with how often they hold.
 
@@ -74,7 +231,9 @@ def reliability(
 
 
 def expected_calibration_error(
-    probabilities: NDArray[np.floating[Any]], references: NDArray[np.integer[Any]], bins: int = 10
+    probabilities: NDArray[np.floating[Any]],
+    references: NDArray[np.integer[Any]],
+    bins: int = BINS,
 ) -> float:
     """Return the mean distance of confidence and accuracy over the bins (Guo et al., 2017).
 
@@ -90,43 +249,84 @@ def expected_calibration_error(
     return sum(count * abs(sure - right) for sure, right, count in parts) / len(references)
 
 
+def calibration_noise(
+    probabilities: NDArray[np.floating[Any]], draws: int = 200
+) -> tuple[float, float]:
+    """Return what calibration error a perfectly calibrated model would be seen with.
+
+    On few rows accuracies scatter, and the error, a mean of distances, is above 0 for any model.
+    Labels are drawn from the probabilities themselves, which then hold by definition.
+
+    Args:
+        probabilities: Shape [N, C].
+        draws: How often labels are drawn, from the same numbers at every call.
+
+    Returns:
+        The mean error, and that which 95% of the draws stay below.
+    """
+    import numpy as np
+
+    chance, sums = np.random.default_rng(0), probabilities.cumsum(axis=1)
+    errors = []
+    for _ in range(draws):
+        labels = (sums > chance.random((len(sums), 1)) * sums[:, -1:]).argmax(axis=1)
+        errors.append(expected_calibration_error(probabilities, labels))
+    return float(np.mean(errors)), float(np.quantile(errors, 0.95))
+
+
+def _macro(predictions: Any, references: Any) -> dict[str, float]:
+    from sklearn.metrics import accuracy_score, precision_recall_fscore_support
+
+    occur = sorted(set(references.tolist()))
+    precision, recall, f1, _ = precision_recall_fscore_support(
+        references, predictions, labels=occur, average="macro", zero_division=0
+    )
+    return {
+        "accuracy": float(accuracy_score(references, predictions)),
+        "macro_f1": float(f1),
+        "precision": float(precision),
+        "recall": float(recall),
+    }
+
+
 @cache
-def _metric_class() -> type[Any]:
+def _metric_class(which: Literal["few", "all"]) -> type[Any]:
     # Built on first use: importing evaluate takes seconds. Subclassed rather than loaded by name:
     # evaluate.load() asks the Hub for the code of a metric.
     import evaluate
-    from datasets import Features, Value
-    from sklearn.metrics import accuracy_score, precision_recall_fscore_support
+    from datasets import Features, Sequence, Value
+
+    inputs = {"predictions": Value("int64"), "references": Value("int64")}
+    if which == "all":
+        inputs["probabilities"] = Sequence(Value("float64"))
 
     class ClassificationMetrics(evaluate.Metric):  # type: ignore[misc]
-        """Accuracy and macro averages in one pass."""
+        """Figures of answers and, if they are given, of probabilities."""
 
         def _info(self) -> Any:
             return evaluate.MetricInfo(
-                description="Accuracy, and F1, precision and recall as macro averages.",
+                description="Accuracy, F1, precision and recall as averages, and more.",
                 citation="",
-                inputs_description="Label ids as predictions and references.",
-                features=Features({"predictions": Value("int64"), "references": Value("int64")}),
-                format="numpy",
+                inputs_description="Label ids as predictions and references; probabilities.",
+                features=Features(inputs),
+                # evaluate hands out rows of several numbers as lists only.
+                format="numpy" if which == "few" else None,
             )
 
         def _build_data_dir(self) -> str:
             # All is kept in memory: leave no folder in the person's home, and need none.
             return ""
 
-        def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
-            precision, recall, f1, _ = precision_recall_fscore_support(
-                references,
-                predictions,
-                labels=sorted(set(references.tolist())),
-                average="macro",
-                zero_division=0,
-            )
-            return {
-                "accuracy": float(accuracy_score(references, predictions)),
-                "macro_f1": float(f1),
-                "precision": float(precision),
-                "recall": float(recall),
-            }
+        def _compute(
+            self, predictions: Any, references: Any, probabilities: Any = None
+        ) -> dict[str, float]:
+            import numpy as np
+
+            answers = np.asarray(predictions), np.asarray(references)
+            found = _macro(*answers)
+            if probabilities is None:
+                return found
+            found |= answer_metrics(*answers)
+            return found | probability_metrics(np.asarray(probabilities), answers[1])
 
     return ClassificationMetrics

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from recipes.problems import Problem, problems
+from recipes.problems.resampling import DRAWS, drawn
 
 if TYPE_CHECKING:
     import numpy as np
@@ -68,6 +69,24 @@ class MultiLabel(Problem):
         from export.edge import probabilities
 
         return probabilities(logits, "multi_label")
+
+    def resampled(
+        self, models: Sequence[np.ndarray], labels: Sequence[Any], draws: int = DRAWS
+    ) -> dict[str, np.ndarray]:
+        """Return both averages of F1; see `Problem.resampled`."""
+        import numpy as np
+
+        from recipes.problems.metrics import counted_metrics
+
+        answers = [np.asarray(labels), *(self.answers(logits) for logits in models)]
+        kinds, times = drawn(np.stack(answers, axis=1), draws)
+        truth, there = kinds[:, 0], times @ kinds[:, 0]
+        micro, macro = [], []
+        for given in kinds[:, 1:].swapaxes(0, 1):
+            hits, told = times @ (given * truth), times @ given
+            micro.append(2 * hits.sum(axis=1) / np.maximum(1, (told + there).sum(axis=1)))
+            macro.append(counted_metrics(hits, told, there)["macro_f1"])
+        return {"micro_f1": np.stack(micro), "macro_f1": np.stack(macro)}
 
     def answers(self, logits: np.ndarray) -> np.ndarray:
         """Return 1 for each label whose probability reaches one half, else 0."""

@@ -6,11 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from recipes.problems import problems
+from recipes.problems.decision import AS_IT_IS, Decision
 from recipes.problems.single_label import SingleLabel
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
+
+    from recipes.recipe import DecideSettings
 
 
 @problems.register("ordinal")
@@ -23,6 +26,7 @@ class Ordinal(SingleLabel):
     """
 
     objectives: ClassVar[Mapping[str, str]] = {"ce": "soft_ordinal"}
+    decides: ClassVar[frozenset[str]] = frozenset()
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the mean cross-entropy with the soft labels, in nats."""
@@ -48,6 +52,18 @@ class Ordinal(SingleLabel):
         single = len({*given.tolist(), *truth.tolist()}) == 1
         kappa = 0.0 if single else cohen_kappa_score(truth, given, labels=ids, weights="quadratic")
         return {**found, "mae": float(np.abs(given - truth).mean()), "qwk": float(kappa)}
+
+    def all_metrics(
+        self, logits: np.ndarray, labels: Sequence[Any], decision: Decision = AS_IT_IS
+    ) -> dict[str, float]:
+        """Return every figure of labels without an order, and those of `metrics`."""
+        return {**super().all_metrics(logits, labels, decision), **self.metrics(logits, labels)}
+
+    def decided(
+        self, logits: np.ndarray, labels: Sequence[Any], settings: DecideSettings
+    ) -> tuple[Decision, dict[str, Any]]:
+        """Leave logits as they are: a temperature would move the median."""
+        return AS_IT_IS, {}
 
     def answers(self, logits: np.ndarray) -> np.ndarray:
         """Return the id of the median label of each row."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from recipes.problems import Problem, problems
+from recipes.problems.resampling import DRAWS, drawn
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,6 +66,19 @@ class Regression(Problem):
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
         """Return the logits themselves: a number has no probability."""
         return logits
+
+    def resampled(
+        self, models: Sequence[np.ndarray], labels: Sequence[Any], draws: int = DRAWS
+    ) -> dict[str, np.ndarray]:
+        """Return the share of explained variance; see `Problem.resampled`."""
+        import numpy as np
+
+        truth = np.asarray(labels, dtype=np.float64)
+        errors = [(logits[:, 0] - truth) ** 2 for logits in models]
+        kinds, times = drawn(np.stack([truth, truth**2, *errors], axis=1), draws)
+        total, squares, *missed = (times @ kinds).T
+        spread = np.maximum(squares - total**2 / len(truth), 1e-12)
+        return {"r2": np.stack([1 - error / spread for error in missed])}
 
     def answers(self, logits: np.ndarray) -> np.ndarray:
         """Return the numbers, in deviations."""

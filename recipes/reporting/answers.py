@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from recipes.problems.decision import Decision
 from recipes.reporting import charts, label_charts, panels
 from recipes.reporting.panels import Panel
-from recipes.reporting.summary import Summary, accuracy
+from recipes.reporting.summary import Summary
 from recipes.reporting.units import apart, one_line, percent, points
 from recipes.tasks.wording import counted
 from recipes.workspace import Workspace
@@ -27,12 +28,12 @@ def answers_part(work: Workspace, summary: Summary) -> dict[str, Any]:
     if work.rows.problem == "regression":
         wrong = misses(work, summary)
         parts |= {"numbers": numbers(work, summary), "classes": None, "pairs": []}
-        takeaway = f"The test rows on which {summary.shipped.name} is farthest off."
+        takeaway = f"The test rows on which {summary.judged.name} is farthest off."
     elif work.rows.problem == "multi_label":
         wrong = misses(work, summary)
         parts |= {"class_scores": class_scores(work, summary), "pairs": []}
         parts["classes"] = panels.classes(work)
-        takeaway = f"The test rows on which {summary.shipped.name} is surest of wrong labels."
+        takeaway = f"The test rows on which {summary.judged.name} is surest of wrong labels."
     else:
         wrong = mistakes(work, summary)
         parts |= {
@@ -50,7 +51,7 @@ def numbers(work: Workspace, summary: Summary) -> Panel:
     """How near the given numbers are to the true ones."""
     from recipes.problems.regression import Regression
 
-    own, problem = summary.shipped, work.problem
+    own, problem = summary.judged, work.problem
     assert isinstance(problem, Regression)
     given = problem.numbers(work.logits(own.name)["test"])
     truth = problem.numbers(work.rows.test.labels)
@@ -68,10 +69,10 @@ def misses(work: Workspace, summary: Summary, most: int = 10) -> list[dict[str, 
     import numpy as np
 
     problem, truth = work.problem, np.asarray(work.rows.test.labels)
-    logits = work.logits(summary.shipped.name)["test"]
+    logits = work.logits(summary.judged.name)["test"]
     given, teacher = (
-        problem.answers(work.logits(name)["test"])
-        for name in (summary.shipped.name, summary.teacher.name)
+        problem.answers(work.moved(name)["test"])
+        for name in (summary.judged.name, summary.teacher.name)
     )
     likely = problem.probabilities(logits)
     off = np.abs(likely - truth.reshape(likely.shape)).max(axis=1)
@@ -91,7 +92,7 @@ def misses(work: Workspace, summary: Summary, most: int = 10) -> list[dict[str, 
 
 def confusion(work: Workspace, summary: Summary) -> Panel:
     """Which labels the shipped file takes for which."""
-    counts = confusions(work, summary.shipped.name)
+    counts = confusions(work, summary.judged.name)
     wrong = int(counts.sum() - counts.trace())
     remarks = [f"{wrong:,} of {counted(int(counts.sum()), 'test row')} are answered wrongly"]
     if pairs := worst_pairs(counts):
@@ -103,7 +104,7 @@ def confusion(work: Workspace, summary: Summary) -> Panel:
         )
     return Panel(
         "confusion",
-        f"Confusion of {summary.shipped.name} on test",
+        f"Confusion of {summary.judged.name} on test",
         "; ".join(remarks) + ".",
         label_charts.confusion(counts, work.rows.labels),
         wide=label_charts.is_wide(len(work.rows.labels)),
@@ -116,7 +117,7 @@ def confusions(work: Workspace, name: str) -> np.ndarray:
 
     size = len(work.rows.labels)
     counts = np.zeros((size, size), dtype=int)
-    given = work.problem.answers(work.logits(name)["test"])
+    given = work.problem.answers(work.moved(name)["test"])
     np.add.at(counts, (np.asarray(work.rows.test.labels), given), 1)
     return counts
 
@@ -128,7 +129,7 @@ def scores_by_label(work: Workspace, name: str) -> tuple[np.ndarray, np.ndarray]
     if work.rows.problem != "multi_label":
         counts = confusions(work, name)
         return f1_by_label(counts), counts.sum(axis=1)
-    given = work.problem.answers(work.logits(name)["test"])
+    given = work.problem.answers(work.moved(name)["test"])
     truth = np.asarray(work.rows.test.labels)
     both = 2 * (given * truth).sum(axis=0) / np.maximum(1, given.sum(axis=0) + truth.sum(axis=0))
     return both, truth.sum(axis=0)
@@ -143,7 +144,7 @@ def worst_pairs(counts: np.ndarray, most: int = 8) -> list[tuple[int, int, int]]
 
 def frequent_confusions(work: Workspace, summary: Summary) -> list[dict[str, Any]]:
     """Return the most frequent confusions: ``true``, ``given``, ``rows`` and ``share``."""
-    counts = confusions(work, summary.shipped.name)
+    counts = confusions(work, summary.judged.name)
     names = [one_line(label, 60) for label in work.rows.labels]
     return [
         {
@@ -164,19 +165,20 @@ def calibration(work: Workspace, summary: Summary) -> Panel:
 
     truth = np.asarray(work.rows.test.labels)
     parts, errors, gaps = {}, {}, {}
-    for name in dict.fromkeys(("teacher", summary.shipped.name)):
+    for name in dict.fromkeys(("teacher", summary.leaves.name)):
         if name in work.ledger:
-            probabilities = work.problem.probabilities(work.logits(name)["test"])
+            probabilities = _probabilities(work, name)
             parts[name] = reliability(probabilities, truth)
             errors[name] = expected_calibration_error(probabilities, truth)
-            gaps[name] = float(probabilities.max(axis=1).mean()) - accuracy(work.ledger[name])
-    own = summary.shipped.name
-    sure = gaps[own] + accuracy(summary.shipped)
+            right = float((probabilities.argmax(axis=1) == truth).mean())
+            gaps[name] = float(probabilities.max(axis=1).mean()) - right
+    own = summary.leaves.name
+    sure = gaps[own] + right  # the last of both
     word = "over-confident" if gaps[own] > 0 else "under-confident"
     judged = "well calibrated" if abs(gaps[own]) < 0.01 else f"{word} by {apart(gaps[own])}"
     sentence = (
         f"{own} gives its answers a probability of {percent(sure)} on average and is right "
-        f"on {percent(accuracy(summary.shipped))}: {judged} on the whole; expected calibration "
+        f"on {percent(right)}: {judged} on the whole; expected calibration "
         f"error {percent(errors[own])}"
     )
     if "teacher" in errors and own != "teacher":
@@ -186,10 +188,16 @@ def calibration(work: Workspace, summary: Summary) -> Panel:
     return Panel("calibration", "Can its probabilities be believed?", sentence + ".", chart)
 
 
+def _probabilities(work: Workspace, name: str) -> np.ndarray:
+    """Return a row's probabilities on the test rows, as calibrated as it leaves."""
+    temperature = Decision.of(work.ledger[name].decision).temperature
+    return work.problem.probabilities(work.logits(name)["test"] / temperature)
+
+
 def class_scores(work: Workspace, summary: Summary) -> Panel:
     """Which labels are hard, and which suffered on the way."""
     names = [name for name in ("teacher", "student") if name in work.ledger]
-    names += [summary.shipped.name]
+    names += [summary.judged.name]
     scores = {name: scores_by_label(work, name)[0] for name in names}
     support = scores_by_label(work, names[-1])[1]
     own = scores[names[-1]]
@@ -232,13 +240,13 @@ def mistakes(work: Workspace, summary: Summary, most: int = 10) -> list[dict[str
     """
     import numpy as np
 
-    probabilities = work.problem.probabilities(work.logits(summary.shipped.name)["test"])
+    probabilities = _probabilities(work, summary.judged.name)
     teacher, given = (
-        work.problem.answers(work.logits(name)["test"])
-        for name in (summary.teacher.name, summary.shipped.name)
+        work.problem.answers(work.moved(name)["test"])
+        for name in (summary.teacher.name, summary.judged.name)
     )
     truth = np.asarray(work.rows.test.labels)
-    sure = probabilities.max(axis=1)
+    sure = np.take_along_axis(probabilities, given[:, None], axis=1)[:, 0]
     wrong = np.flatnonzero(given != truth)
     names = [one_line(label, 40) for label in work.rows.labels]
     return [
@@ -258,6 +266,6 @@ def about_mistakes(rows: list[dict[str, Any]], summary: Summary) -> str:
     same = sum(row["teacher"] == row["given"] for row in rows)
     advice = ": where both insist, look at the label first" if same else ""
     return (
-        f"The test rows that {summary.shipped.name} gets wrong with most confidence. On {same} of "
+        f"The test rows that {summary.judged.name} gets wrong with most confidence. On {same} of "
         f"these {len(rows)} {summary.teacher.name} gives the same answer{advice}."
     )

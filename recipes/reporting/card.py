@@ -13,6 +13,7 @@ from recipes.ledger import Row
 from recipes.others import student_of, students
 from recipes.reading import plain
 from recipes.reporting.answers import scores_by_label
+from recipes.reporting.honesty import between, decision_lines
 from recipes.reporting.ladder import rungs
 from recipes.reporting.phases import phases_table
 from recipes.reporting.rendering import render
@@ -22,7 +23,6 @@ from recipes.reporting.summary import (
     called,
     known_phases,
     latency,
-    margin,
     phases_line,
     speed,
 )
@@ -32,7 +32,7 @@ from recipes.students import described
 from recipes.workspace import Workspace
 
 _RESULTS = (
-    "row", "valid.", "test", "± before", "± teacher", "macro F1", "prec.", "recall", "MB",
+    "row", "valid.", "test", "test 95%", "± before", "± 95%", "± teacher", "macro F1", "MB",
     "params M", "p50 ms", "p95 ms",
 )  # fmt: skip
 #: Parts of the recipe that say how the model was trained.
@@ -47,8 +47,7 @@ def model_card(work: Workspace, summary: Summary, environment: Mapping[str, Any]
         summary: What it came to.
         environment: The content of ``environment.json``.
     """
-    own = summary.shipped
-    low, high = margin(accuracy(own), own.examples)
+    own, judged = summary.shipped, summary.judged
     cells = ledger_cells(work.ledger)
     return render(
         "card.md.j2",
@@ -60,11 +59,13 @@ def model_card(work: Workspace, summary: Summary, environment: Mapping[str, Any]
         packed=summary.packed is not None,
         made=_made(work, summary),
         bargain=_bargain(summary),
-        interval=f"{percent(low)} to {percent(high)}",
-        accuracy=percent(accuracy(own)),
+        interval=between(judged),
+        decisions=[] if summary.packed is None else decision_lines(summary.packed),
+        judged=judged,
+        accuracy=percent(accuracy(judged)),
         score=called(own),
         problem=work.rows.problem,
-        more=_more(own),
+        more=_more(judged),
         max_length=work.max_length,
         labels=_labels(work, summary),
         phases=phases_table(work, own.name),
@@ -85,7 +86,7 @@ def bundle_card(work: Workspace, shipped: str) -> str:
         work: The run.
         shipped: Name of the row whose file the bundle carries.
     """
-    row = work.ledger[shipped]
+    row = work.ledger["bundle" if "bundle" in work.ledger else shipped]
     return render(
         "bundle.md.j2",
         name=work.folder.resolve().name,
@@ -94,6 +95,8 @@ def bundle_card(work: Workspace, shipped: str) -> str:
         score=called(row),
         problem=work.rows.problem,
         pairs=work.task.pairs,
+        decisions=decision_lines(row),
+        withheld=bool(row.decision.get("thresholds")),
         more=_more(row),
         labels=work.rows.labels,
         phases=known_phases(work.ledger),
@@ -111,7 +114,7 @@ def _more(row: Row) -> str:
 
 
 def _front_matter(work: Workspace, summary: Summary) -> str:
-    recipe, own = work.recipe, summary.shipped
+    recipe, own, judged = work.recipe, summary.shipped, summary.judged
     plain_recipe = plain(recipe)
     tags = ["text-classification", "onnx", "distillation"]
     if plain_recipe["strategy"] is not None:
@@ -120,9 +123,9 @@ def _front_matter(work: Workspace, summary: Summary) -> str:
     source = recipe.data.source
     measured = {"accuracy": "accuracy", "f1": "macro_f1", "precision": "precision"}
     measured |= {"recall": "recall", "r_squared": "r2", "spearmanr": "spearman"}
-    measured = {kind: name for kind, name in measured.items() if name in own.metrics}
+    measured = {kind: name for kind, name in measured.items() if name in judged.metrics}
     results = [
-        {"type": kind, "name": name.replace("_", " "), "value": round(own.metrics[name], 4)}
+        {"type": kind, "name": name.replace("_", " "), "value": round(judged.metrics[name], 4)}
         for kind, name in measured.items()
     ]
     head: dict[str, Any] = {
@@ -189,7 +192,7 @@ def _bargain(summary: Summary) -> str:
 def _labels(work: Workspace, summary: Summary) -> list[dict[str, Any]]:
     if work.rows.problem == "regression":
         return []
-    scores, there = scores_by_label(work, summary.shipped.name)
+    scores, there = scores_by_label(work, summary.judged.name)
     several = work.rows.problem == "multi_label"
     splits = []
     for name in ("train", "validation", "test"):

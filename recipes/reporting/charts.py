@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from recipes.problems.metrics import BINS
+from recipes.problems.resampling import share_interval
 from recipes.reporting.drawing import (
     SMALL,
     SPLITS,
@@ -20,7 +22,6 @@ from recipes.reporting.drawing import (
     role,
     shade,
 )
-from recipes.reporting.summary import margin
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -156,18 +157,20 @@ def calibration(
     figure = canvas(WIDTH, 440)
     axes, below = frame(figure, 52, 34, 14, 140), frame(figure, 52, 326, 14, 40)
     axes.plot([0, 100], [0, 100], color=shade("muted"), lw=1, ls=(0, (4, 3)))
+    wide = 100 / BINS
     for place, (name, bins) in enumerate(parts.items()):
         sure, right = [100 * s for s, _, _ in bins], [100 * r for _, r, _ in bins]
         color = shade(role(name))
         shares = [count / sum(count for _, _, count in bins) for _, _, count in bins]
-        ends = [margin(share, count) for _, share, count in bins]
+        ends = [share_interval(share, count) for _, share, count in bins]
         low, high = [100 * low for low, _ in ends], [100 * high for _, high in ends]
         axes.vlines(sure, low, high, color=color, lw=1.2, alpha=0.4)
         axes.plot(sure, right, color=color, lw=1.2, alpha=0.6)
         sizes = [25 + 200 * share**0.5 for share in shares]
         axes.scatter(sure, right, sizes, color=color, lw=0, label=titles[name], zorder=3)
-        places = [10 * min(math.floor(s / 10), 9) + 2.5 + 5 * place for s in sure]
-        below.bar(places, [100 * share for share in shares], 4.4, color=color)
+        starts = [wide * min(math.floor(s / wide), BINS - 1) for s in sure]
+        places = [start + wide * (place + 0.5) / len(parts) for start in starts]
+        below.bar(places, [100 * share for share in shares], 0.9 * wide / len(parts), color=color)
     start = math.floor(10 * min(sure for bins in parts.values() for sure, _, _ in bins))
     axes.set(xlim=(10 * min(start, 8), 101), ylim=(-3, 103))
     below.set(xlim=axes.get_xlim(), ylim=(0, 100), yticks=(0, 50, 100))

@@ -16,10 +16,11 @@ from recipes.reporting.card import model_card
 from recipes.reporting.data import data_part
 from recipes.reporting.distillation import distillation_part
 from recipes.reporting.drawing import COLORS
+from recipes.reporting.honesty import between, certainty_part
 from recipes.reporting.ladder import ladder_panel, rungs
 from recipes.reporting.phases import phases_part
 from recipes.reporting.rendering import render, write_text
-from recipes.reporting.summary import Summary, accuracy, called, latency, margin, speed, summarize
+from recipes.reporting.summary import Summary, accuracy, called, latency, speed, summarize
 from recipes.reporting.table import ledger_cells
 from recipes.reporting.units import (
     duration,
@@ -69,6 +70,7 @@ def _page(work: Workspace, summary: Summary, environment: Mapping[str, Any]) -> 
         phases=phases_part(work),
         distillation=distillation_part(work, summary),
         **answers.answers_part(work, summary),
+        **certainty_part(work, summary),
         lengths=panels.lengths(work),
         data=data_part(work),
         proofs=_proofs(work),
@@ -116,20 +118,19 @@ def _achieved(work: Workspace, row: Row) -> str:
 
 
 def _tiles(summary: Summary) -> list[dict[str, str]]:
-    own, teacher = summary.shipped, summary.teacher
-    low, high = margin(accuracy(own), own.examples)
+    own, teacher, judged = summary.shipped, summary.teacher, summary.judged
     second = "mae" if "mae" in own.metrics and "macro_f1" not in own.metrics else "macro_f1"
     time, other = latency(own), latency(teacher)
     tiles = [
         {
             "title": f"{called(own).capitalize()}, test",
-            "value": percent(accuracy(own)),
-            "detail": f"{points(summary.gained)} against {teacher.name}; 95% interval "
-            f"{percent(low)} to {percent(high)}",
+            "value": percent(accuracy(judged)),
+            "detail": f"{points(summary.gained)} against {teacher.name}"
+            + (f"; 95% interval {ends}" if (ends := between(judged)) else ""),
         },
         {
             "title": "Macro F1, test" if second == "macro_f1" else "Mean distance, test",
-            "value": _second(own, second),
+            "value": _second(judged, second),
             "detail": f"{teacher.name} {_second(teacher, second)}",
         },
         {
@@ -161,6 +162,8 @@ def _legend(work: Workspace, summary: Summary) -> list[str]:
         "validation split; the test split is only reported.",
         "before: the row that an artefact is compared with. agree: share of test rows on which "
         "both give the same label. max shift: the largest difference of a probability, in points.",
+        "95%: intervals from a bootstrap over the test rows; of differences, with both models on "
+        "the same rows. A difference whose interval holds 0 may be chance.",
         f"All rows together took {duration(seconds)}.",
     ]
     if latency(summary.shipped):

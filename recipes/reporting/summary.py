@@ -11,7 +11,17 @@ from recipes.reporting.units import apart, percent, times
 from recipes.tasks.wording import counted
 
 #: Metrics as sentences call them.
-_CALLED = {"micro_f1": "micro F1", "macro_f1": "macro F1", "r2": "explained variance"}
+_CALLED = {
+    "micro_f1": "micro F1",
+    "macro_f1": "macro F1",
+    "weighted_f1": "weighted F1",
+    "r2": "explained variance",
+    "mcc": "Matthews correlation (MCC)",
+    "auroc": "AUROC",
+    "auprc": "AUPRC",
+    "brier": "Brier score",
+    "ece": "expected calibration error",
+}
 
 
 @dataclass(frozen=True)
@@ -33,6 +43,20 @@ class Summary:
     reasons: list[str]
 
     @property
+    def leaves(self) -> Row:
+        """The bundle's row; if the gate said no, that of the file."""
+        return self.packed or self.shipped
+
+    @property
+    def judged(self) -> Row:
+        """The row whose answers count: the bundle's where offsets make them others than the file's.
+
+        Without offsets the bundle gives the file's answers, but for what a batch changes in int8.
+        """
+        moved = self.packed is not None and self.packed.decision.get("offsets")
+        return self.leaves if moved else self.shipped
+
+    @property
     def faster(self) -> float | None:
         """How many times faster than the teacher it answers one text; None if not timed."""
         own, other = latency(self.shipped), latency(self.teacher)
@@ -46,7 +70,7 @@ class Summary:
     @property
     def gained(self) -> float:
         """Test accuracy gained over the teacher, a fraction; negative if lost."""
-        return accuracy(self.shipped) - accuracy(self.teacher)
+        return accuracy(self.judged) - accuracy(self.teacher)
 
 
 def summarize(ledger: Ledger, reasons: list[str]) -> Summary:
@@ -74,7 +98,12 @@ def accuracy(row: Row) -> float:
 
 def called(row: Row) -> str:
     """Return what a row's headline metric is called in sentences."""
-    return _CALLED.get(row.headline, row.headline.replace("_", " "))
+    return named(row.headline)
+
+
+def named(metric: str) -> str:
+    """Return what a metric is called in sentences."""
+    return _CALLED.get(metric, metric.replace("_", " "))
 
 
 def latency(row: Row) -> float | None:
@@ -94,14 +123,6 @@ def merit(difference: float, what: str) -> str:
     if abs(difference) < 0.0005:
         return f"the same {what}"
     return f"{apart(difference)} {'more' if difference > 0 else 'less'} {what}"
-
-
-def margin(share: float, rows: int) -> tuple[float, float]:
-    """Return the 95% interval of a share observed on some rows (Wilson, 1927), as fractions."""
-    z = 1.96
-    center = (share + z * z / (2 * rows)) / (1 + z * z / rows)
-    half = z / (1 + z * z / rows) * (share * (1 - share) / rows + z * z / (4 * rows**2)) ** 0.5
-    return center - half, center + half
 
 
 def found_phases(ledger: Ledger, name: str) -> Mapping[str, Any]:

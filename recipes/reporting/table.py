@@ -11,7 +11,7 @@ from recipes.reporting.summary import phases_line
 TEACHER = "teacher"
 #: What fits a terminal; the report shows all columns.
 _TERMINAL = (
-    "row", "valid.", "test", "± before", "± teacher", "macro F1", "prec.", "recall", "MB",
+    "row", "valid.", "test", "test 95%", "± before", "± 95%", "± teacher", "macro F1", "MB",
     "params M", "p50 ms", "p95 ms", "agree", "s",
 )  # fmt: skip
 
@@ -52,7 +52,8 @@ def ledger_cells(ledger: Ledger) -> list[dict[str, str]]:
     """Return the table's cells by column, row by row.
 
     Accuracies and the like are in percent, differences in points of test accuracy, ``agree`` is the
-    share of test rows with the label of the row before. What is not known is empty.
+    share of test rows with the label of the row before; ``95%`` are intervals from a bootstrap.
+    What is not known is empty.
     """
     teacher = next((row for row in ledger if row.name == TEACHER), None)
     cells = []
@@ -65,11 +66,11 @@ def ledger_cells(ledger: Ledger) -> list[dict[str, str]]:
                 "stage": row.stage,
                 "valid.": _percent(row.validation.get(row.headline)),
                 "test": _percent(row.metrics.get(row.headline)),
+                "test 95%": _between(row.intervals.get(row.headline, ()), ""),
                 "± before": _difference(row, before),
+                "± 95%": _between(_drawn(row, before), "+"),
                 "± teacher": _difference(row, teacher),
                 "macro F1": _percent(row.metrics.get("macro_f1")),
-                "prec.": _percent(row.metrics.get("precision")),
-                "recall": _percent(row.metrics.get("recall")),
                 "MB": f"{row.size_bytes / 1e6:.1f}",
                 "params M": f"{row.parameters / 1e6:.2f}",
                 "learnt M": f"{row.trainable_parameters / 1e6:.2f}",
@@ -88,12 +89,21 @@ def row_before(ledger: Ledger, row: Row) -> Row | None:
     """Return the row whose artefact this one was compared with, else the one above it, if any."""
     if row.agreement and row.agreement["with"] in ledger:
         return ledger[row.agreement["with"]]
-    above = None
-    for other in ledger:
-        if other.name == row.name:
-            break
-        above = other
-    return above
+    above = ledger.above(row.name)
+    return None if above is None else ledger[above]
+
+
+def _drawn(row: Row, before: Row | None) -> Sequence[float]:
+    """Return both ends of the interval of a row's difference from another one; empty if unknown."""
+    for found in row.differences:
+        if before is not None and found["from"] == before.name:
+            ends: Sequence[float] = found[row.headline][1:]
+            return ends
+    return ()
+
+
+def _between(ends: Sequence[float], sign: str) -> str:
+    return " to ".join(f"{100 * end:{sign}.1f}" for end in ends)
 
 
 def _percent(fraction: float | None) -> str:

@@ -32,9 +32,15 @@ class Stage:
     sections: tuple[str, ...]
     distributed: bool = False
 
-    def reads(self, key: str) -> bool:
-        """Tell whether this stage is the first to depend on a dotted key of the recipe."""
-        return any(key == part or key.startswith(f"{part}.") for part in self.sections)
+    def reads(self, key: str) -> int:
+        """Tell whether this stage is the first to depend on a dotted key of the recipe.
+
+        Returns:
+            How long the name of the part is that the key belongs to: of two stages the one with the
+            longer one, which is about less, is meant. 0 for a key of another stage.
+        """
+        parts = [part for part in self.sections if key == part or key.startswith(f"{part}.")]
+        return max(map(len, parts), default=0)
 
     @property
     def run(self) -> Callable[[Workspace], None]:
@@ -73,5 +79,5 @@ STAGES = (
         (),
         ("export.quantization", "export.choose", "export.embeddings", "gate"),
     ),
-    Stage("bundle", ("bundle",), ()),
+    Stage("bundle", ("bundle",), ("decide", "data.slices")),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,17 +14,21 @@ from export.edge import Model
 from export.latency import interleaved
 from export.session import open_model, session_settings
 from recipes.console import say
+from recipes.decide import decide
 from recipes.gate import verdict
 from recipes.ladder import held_in
 from recipes.ledger import Row
 from recipes.others import STUDENT, float_row, student_of, students
+from recipes.problems.decision import AS_IT_IS, Decision
 from recipes.proof import agreement, measured, size
 from recipes.reporting.card import bundle_card
 from recipes.reporting.summary import known_phases
+from recipes.slices import sliced
 from recipes.stages.baseline import BASELINES
 from recipes.workspace import SPLITS, Workspace, load_tokenizer, torch_call
 
 if TYPE_CHECKING:
+    import numpy as np
     from transformers import PreTrainedModel
 
 #: Test rows that are asked for in turn when artefacts are timed.
@@ -45,12 +49,15 @@ def run(work: Workspace) -> None:
     passed = not verdict(work)
     folder = work.folder / "bundle"
     calls = _calls(work)
+    decision = AS_IT_IS
     if passed:
-        # Packed twice: the timings of the first belong into the ledger that the second carries.
+        # Packed twice: what the first answers decides how the second does, and the timings of the
+        # first belong into the ledger that the second carries.
         _pack(work, folder, shipped)
         edge = Model(folder, work.hardware.threads)
         calls["bundle"] = lambda row: edge.predict([work.rows.test.texts[row]])
         logits = {split: _alone(edge, getattr(work.rows, split).texts) for split in SPLITS}
+        decision, facts = decide(work, shipped, logits)
         work.ledger.put(
             Row(
                 stage="bundle",
@@ -59,11 +66,15 @@ def run(work: Workspace) -> None:
                 size_bytes=size(folder / "model.onnx", folder / "tokenizer.json"),
                 parameters=work.ledger[shipped].parameters,
                 threads=work.hardware.threads,
-                agreement=agreement(work, shipped, logits),
+                agreement=_agreement(work, shipped, logits, decision),
+                decision=facts,
                 notes=["answers of edge.py, a text at a time; its time includes tokenizing"],
-                **measured(work, "bundle", logits),
+                **measured(work, "bundle", logits, before=shipped, decision=decision),
             )
         )
+    own = "bundle" if passed else shipped
+    moved = decision.moved(work.logits(own)["test"], work.rows.labels)
+    work.ledger.update(own, slices=sliced(work, moved, work.logits("teacher")["test"]))
     rows = min(_TIMED_ROWS, len(work.rows.test))
     times = interleaved(calls, rows)
     plain = times.pop(_PLAIN, None)
@@ -74,8 +85,17 @@ def run(work: Workspace) -> None:
         _note_added_layers(work, plain)
     if passed:
         work.ledger.update("bundle", seconds=time.perf_counter() - start)
-        _pack(work, folder, shipped)
+        _pack(work, folder, shipped, decision)
     work.ledger.write()
+
+
+def _agreement(
+    work: Workspace, name: str, logits: Mapping[str, np.ndarray], decision: Decision
+) -> dict[str, Any]:
+    """Compare the bundle with its file: logits as they are, labels as they are given."""
+    moved = decision.moved(logits["test"], work.rows.labels)
+    same = float(work.problem.same(moved, work.logits(name)["test"]).mean())
+    return {**agreement(work, name, logits), "labels": same}
 
 
 def _note_added_layers(work: Workspace, plain: dict[str, float]) -> None:
@@ -132,7 +152,7 @@ def _alone(edge: Model, texts: Any) -> Any:
     return np.concatenate([edge.logits([text]) for text in texts])
 
 
-def _pack(work: Workspace, folder: Path, shipped: str) -> None:
+def _pack(work: Workspace, folder: Path, shipped: str, decision: Decision = AS_IT_IS) -> None:
     tokenizer = load_tokenizer(work.folder / student_of(work.ledger[shipped]))
     inputs = ["input_ids", "attention_mask"]
     pack(
@@ -151,6 +171,7 @@ def _pack(work: Workspace, folder: Path, shipped: str) -> None:
         licenses={"weights": work.backbone.license, "data": work.rows.license},
         card=bundle_card(work, shipped),
         phases=known_phases(work.ledger),  # type: ignore[arg-type]
+        **decision.plain(),
         problem=work.rows.problem,
         scale=work.rows.facts.get("scale"),
     )

@@ -217,7 +217,7 @@ def _learn(
         peak_memory_bytes=trained.peak_memory_bytes,
         agreement=agreement(work, "merged", logits),
         notes=[*notes, *work.missing_capabilities()],
-        **measured(work, name, logits),
+        **measured(work, name, logits, before="merged"),
     )
     work.ledger.put(row)
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)

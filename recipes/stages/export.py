@@ -65,6 +65,6 @@ def _export(work: Workspace, name: str, file: str) -> None:
                 "batches_worst": parity.worst,
             },
             notes=notes,
-            **measured(work, float_row(name), logits),
+            **measured(work, float_row(name), logits, before=name),
         )
     )

@@ -57,7 +57,7 @@ def run(work: Workspace) -> None:
             seconds=time.perf_counter() - start,
             agreement=agreement(work, "teacher", logits),
             notes=notes,
-            **measured(work, "merged", logits),
+            **measured(work, "merged", logits, before="teacher"),
         )
     )
 

@@ -51,7 +51,7 @@ def run(work: Workspace) -> None:
             latency_ms=times(tried, chosen),
             ladder=entries(tried, chosen, why),
             notes=_notes(work, chosen, tried),
-            **measured(work, "student-int8", logits),
+            **measured(work, "student-int8", logits, before=bench.row.name),
         )
     )
 

@@ -25,11 +25,13 @@ class Split:
             tuple of 0 and 1 for each of `Rows.labels`; or numbers, see
             `recipes.problems.regression`.
         phases: Phase of each row, a position in `Rows.phases`; empty where there are none.
+        slices: Column to its value in each row, for those that results are told apart by.
     """
 
     texts: Sequence[str]
     labels: Sequence[Any]
     phases: Sequence[int] = ()
+    slices: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Return the number of rows."""

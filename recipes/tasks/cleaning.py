@@ -14,6 +14,7 @@ from recipes.tasks.columns import (
     joined,
     values_of,
 )
+from recipes.tasks.slices import with_slices
 from recipes.tasks.targets import find_problem, groups, namer, without_rare
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ def cleaned(
             whole, own.text, own.label, where, settings.invalid_rows, settings.max_characters,
             phase, labels,
         )  # fmt: skip
+        found[key] = with_slices(found[key], frame, settings.slices, where)
         notes += [note for note in dropped if note not in notes]
     if settings.min_rows is not None and problem in ("single_label", "multi_label"):
         found, left = without_rare(found, problem, settings, names)

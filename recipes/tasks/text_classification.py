@@ -27,6 +27,7 @@ class TextClassification(Task):
         """Read, check, deduplicate and split the rows; see `Task.read`."""
         from recipes.tasks.cleaning import cleaned
         from recipes.tasks.phases import assign
+        from recipes.tasks.slices import PREFIX, check_slices
         from recipes.tasks.splits import fingerprint, split
         from recipes.tasks.targets import encoder, output_names
 
@@ -57,12 +58,17 @@ class TextClassification(Task):
         labels = splits.labels or output_names(table.problem, train, settings, table.label)
         encode, known = encoder(table.problem, labels, train)
         self.pairs = table.pairs
+        held_out = (splits.validation, splits.test)
+        check_slices(
+            [{c: frame[PREFIX + c].tolist() for c in settings.slices} for frame in held_out]
+        )
 
         def part(frame: DataFrame) -> Split:
             return Split(
                 frame["text"].tolist(),
                 [encode(label) for label in frame["label"]],
                 frame["phase"].tolist() if arriving else (),
+                {column: frame[PREFIX + column].tolist() for column in settings.slices},
             )
 
         sizes = " / ".join(f"{len(f):,}" for f in (splits.train, splits.validation, splits.test))
