@@ -6,12 +6,14 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from distill.errors import DistillError
 from distill.signals import Signals, Wants
 from distill.taps import ask
+from distill.windows import Reading, Windows, answers, laid_out
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,6 +35,8 @@ class LiveTeacher:
             student with the same tokenizer.
         same_tokens: Whether the student's inputs are the teacher's too; if not, the texts are
             tokenized again.
+        reading: How texts become rows where the teacher tokenizes them itself; cut on the right
+            by default.
         temperature: What the logits are divided by; `distill.calibration.fit_temperature` finds
             the one that makes the teacher as certain as it is right.
 
@@ -49,6 +53,7 @@ class LiveTeacher:
         max_length: int,
         wants: Wants = MappingProxyType({}),
         same_tokens: bool = True,
+        reading: Reading | None = None,
         temperature: float = 1.0,
     ) -> None:
         own = [model.config.id2label[index] for index in range(model.config.num_labels)]
@@ -64,6 +69,7 @@ class LiveTeacher:
         self.max_length = max_length
         self.wants: Wants = {need: tuple(layers) for need, layers in sorted(wants.items())}
         self.same_tokens = same_tokens
+        self.reading = reading or Reading(partial(_cut, max_length), max_length)
         self.temperature = temperature
 
     @property
@@ -76,38 +82,41 @@ class LiveTeacher:
         """Width of the hidden states."""
         return int(self.model.config.hidden_size)
 
-    def __call__(self, texts: Sequence[str], inputs: Mapping[str, Tensor]) -> Signals:
-        """Run the teacher on the batch, without gradients."""
-        return self._run(inputs) if self.same_tokens else self.ask(texts)
+    def __call__(
+        self,
+        texts: Sequence[str],
+        inputs: Mapping[str, Tensor],
+        windows: Windows | None = None,
+    ) -> Signals:
+        """Run the teacher on the batch, without gradients.
+
+        With the same tokens it sees what the student sees; with its own, all that it reads of a
+        text, however few of the text's windows the student has in this step.
+        """
+        return self._run(inputs, windows) if self.same_tokens else self.ask(texts)
 
     def ask(self, texts: Sequence[str]) -> Signals:
         """Run the teacher on its own tokens of some texts, padded on the right."""
-        inputs = self.tokenizer(
-            list(texts),
-            truncation=True,
-            max_length=self.max_length,
-            padding=True,
-            padding_side="right",
-            return_token_type_ids=False,
-            return_attention_mask=True,
-            return_tensors="pt",
-        )
-        return self._run(inputs)
+        rows, read = self.reading.tokens(self.tokenizer, texts), self.reading
+        padding = int(self.tokenizer.pad_token_id or 0)
+        return self._run(*laid_out(rows, padding, size=read.size, pool=read.pool))
 
-    def _run(self, inputs: Mapping[str, Tensor]) -> Signals:
+    def _run(self, inputs: Mapping[str, Tensor], windows: Windows | None) -> Signals:
         import torch
 
         moved = {name: tensor.to(self.model.device) for name, tensor in inputs.items()}
         with torch.no_grad():
-            answer = ask(self.model, moved, self.wants, Signals)
+            if self.wants:
+                answer = ask(self.model, moved, self.wants, Signals)
+                if windows is not None:
+                    answer = windows.joined(answer, moved["attention_mask"])
+            else:
+                answer = Signals(answers(self.model, moved, windows))
         return replace(answer, logits=answer.logits[:, self.columns] / self.temperature)
 
     def lengths(self, texts: Sequence[str]) -> list[int]:
-        """Return how many tokens each text has, at most `max_length`."""
-        if not texts:  # which tokenizers refuse
-            return []
-        rows = self.tokenizer(list(texts), truncation=True, max_length=self.max_length)["input_ids"]
-        return [len(row) for row in rows]
+        """Return how many tokens the teacher sees of each text, those of all windows together."""
+        return [len(row) for row in self.reading.tokens(self.tokenizer, texts)]
 
     def fingerprint(self) -> str:
         """Return a hash of everything that the answers depend on."""
@@ -127,9 +136,21 @@ class LiveTeacher:
             self.wants,
             self.temperature,
             reading(self.tokenizer),
+            *([] if self.reading.facts is None else [self.reading.facts]),
         ]
         digest.update(json.dumps(facts, sort_keys=True, default=str).encode())
         return digest.hexdigest()
+
+
+def _cut(
+    max_length: int, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]
+) -> list[list[int]]:
+    if not texts:  # which tokenizers refuse
+        return []
+    rows: list[list[int]] = tokenizer(list(texts), truncation=True, max_length=max_length)[
+        "input_ids"
+    ]
+    return rows
 
 
 def reading(tokenizer: PreTrainedTokenizerBase) -> Any:

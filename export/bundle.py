@@ -11,7 +11,9 @@ name            what the model is called
 created_by      the version of potstill that packed it
 labels          names in the order of the model's outputs
 processing      ``max_length`` in tokens (longer texts are cut on the right), ``pad_token_id``, and
-                ``inputs``, the names of the model's inputs (int64 [N, L])
+                ``inputs``, the names of the model's inputs (int64 [N, L]). If longer texts are not
+                cut so, ``long`` says how they are read: ``way`` (``head_tail`` or ``windows``), and
+                with windows ``stride``, ``most`` and ``pool``: see edge.py, ``seen`` and ``pooled``
 phases          ``name`` and ``labels`` of each phase in which the model learnt, in their order; the
                 labels are those that were new in it. Empty if it learnt everything at once
 thresholds      label -> probability under which that label is not given and the answer is null
@@ -35,7 +37,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 from export import edge
 from export.errors import ExportError
@@ -62,6 +64,8 @@ SIGNATURE_FILE = "bundle.sig"
 
 GOLDEN_COUNT = 16
 GOLDEN_CHARACTERS = 1000
+#: Where windows are pooled, some golden texts need several: so many characters for a token of one.
+_CHARACTERS_A_TOKEN = 10
 
 REQUIREMENTS = """\
 # Exactly what this bundle was packed and proven with. Other versions usually answer the same:
@@ -75,6 +79,7 @@ class Processing(TypedDict):
     max_length: int
     pad_token_id: int
     inputs: Sequence[str]
+    long: NotRequired[Mapping[str, Any]]
 
 
 class Phase(TypedDict):
@@ -128,7 +133,8 @@ def pack(
         processing: See the table above.
         session: See the table above.
         golden_texts: Candidates, best real ones of every label (they are in the bundle to be read:
-            nothing confidential); at most ``GOLDEN_COUNT`` are kept, cut to ``GOLDEN_CHARACTERS``.
+            nothing confidential); at most ``GOLDEN_COUNT`` are kept, cut to ``GOLDEN_CHARACTERS``,
+            or to some more than a window where long texts are not simply cut.
         tolerance: How far a golden logit may be off on the target, as a share of the range of all
             golden logits: ``FLOAT_TOLERANCE`` or ``INT8_TOLERANCE``.
         ledger: Rows of the run.
@@ -191,6 +197,25 @@ def verify(folder: Path) -> list[str]:
     return [check.message for check in edge.checks(folder) if not check.passed]
 
 
+def require_cut(model: edge.Model, target: str) -> None:
+    """Refuse a bundle that reads long texts in another way than cutting them on the right.
+
+    Args:
+        model: The bundle.
+        target: What it would be turned into, for the message.
+
+    Raises:
+        ExportError: It does.
+    """
+    if "long" in model.manifest["processing"]:
+        way = model.manifest["processing"]["long"]["way"]
+        raise ExportError(
+            f"{target} can only cut long texts on the right, and this bundle reads them otherwise "
+            f"(data.long.way={way}): its answers would be others. Use the bundle itself, or train "
+            "with data.long.way=head."
+        )
+
+
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Write bundle.json with the sums of all other files in ``folder`` and its own seal.
 
@@ -228,7 +253,10 @@ def _golden(model: edge.Model, texts: Sequence[str], tolerance: float) -> dict[s
     """Record the model's answers to those texts that it decides clearly."""
     import numpy as np
 
-    texts = list(dict.fromkeys(text[:GOLDEN_CHARACTERS] for text in texts if text.strip()))
+    processing, most = model.manifest["processing"], GOLDEN_CHARACTERS
+    if "long" in processing:
+        most = max(most, _CHARACTERS_A_TOKEN * processing["max_length"])
+    texts = list(dict.fromkeys(text[:most] for text in texts if text.strip()))
     if not texts:
         raise ExportError("There is no golden text to pack: give some real ones, of every label.")
     logits = np.concatenate([model.logits([text]) for text in texts]).astype(np.float64)

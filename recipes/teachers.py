@@ -17,6 +17,7 @@ from recipes import assets
 from recipes.console import say
 from recipes.distributed import main_first
 from recipes.folds import fold_teachers
+from recipes.long_text import reading
 from recipes.stages import SIGNALS
 from recipes.students import Start
 from recipes.texts import origins
@@ -137,6 +138,7 @@ def _live(
         max_length=work.max_length,
         wants=asked(settings.objectives, start.pair)[1],
         same_tokens=start.tokenizer.get_vocab() == tokenizer.get_vocab(),
+        reading=reading(work.recipe.data.long, work.max_length),
     )
     if settings.calibrate:
         found = fit_temperature(_on_validation(work, live), work.rows.validation.labels)

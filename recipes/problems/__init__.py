@@ -27,6 +27,8 @@ class Problem(ABC):
 
     #: The metric that artefacts are compared by, one of `metrics`; the higher the better.
     headline: ClassVar[str]
+    #: Whether a number added to all logits of a row changes neither its loss nor its answer.
+    shift_free: ClassVar[bool] = False
 
     def __init__(self, labels: Sequence[str], train: Sequence[Any] = ()) -> None:
         self.labels = tuple(labels)

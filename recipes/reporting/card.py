@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from recipes.ladder import held_in
+from recipes.long_text import told
 from recipes.others import student_of, students
 from recipes.reading import plain
 from recipes.reporting.answers import confusions, f1_by_label
@@ -61,7 +62,7 @@ def model_card(work: Workspace, summary: Summary, environment: Mapping[str, Any]
         interval=f"{percent(low)} to {percent(high)}",
         accuracy=percent(accuracy(own)),
         f1=percent(own.metrics["macro_f1"]),
-        max_length=work.max_length,
+        long=told(work.recipe.data.long, work.max_length),
         labels=_labels(work, summary),
         phases=phases_table(work, own.name),
         phases_line=phases_line(work.ledger),
@@ -90,7 +91,7 @@ def bundle_card(work: Workspace, shipped: str) -> str:
         f1=percent(row.metrics["macro_f1"]),
         labels=work.rows.labels,
         phases=known_phases(work.ledger),
-        max_length=work.max_length,
+        long=told(work.recipe.data.long, work.max_length),
         weights=work.backbone,
         data=work.rows,
     )

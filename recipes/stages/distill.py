@@ -14,6 +14,7 @@ from distill.learner import Learner
 from recipes.console import is_main, say
 from recipes.imitation import Imitated, imitate
 from recipes.ledger import Row
+from recipes.long_text import drawn_tokens
 from recipes.others import STUDENT, students
 from recipes.proof import agreement, answer_splits, check_reload, count, learning, measured, size
 from recipes.recipe import TrainSettings
@@ -142,7 +143,7 @@ def _notes(work: Workspace, more: int, before: Imitated | None) -> list[str]:
 
 
 def _tokens(examples: Sequence[Example]) -> int:
-    return sum(len(example["input_ids"]) for example in examples)
+    return sum(map(drawn_tokens, examples))
 
 
 def _learn(

@@ -12,7 +12,7 @@ from adapters import Registry
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from recipes.recipe import DataSettings, PhasesSettings
+    from recipes.recipe import DataSettings, LongSettings, PhasesSettings
 
 
 #: The label id of a text that has no label; losses leave it out.
@@ -69,7 +69,13 @@ class Rows:
 
 
 class Task(ABC):
-    """One modality: its rows and its inputs, in training and at the edge."""
+    """One modality: its rows and its inputs, in training and at the edge.
+
+    Attributes:
+        long: How what is too long for the model is read; None cuts it on the right.
+    """
+
+    long: LongSettings | None = None
 
     @abstractmethod
     def read(
