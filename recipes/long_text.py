@@ -196,7 +196,7 @@ def told(long: LongSettings, max_length: int) -> str:
     if long.way == "head":
         return f"cut at {max_length} tokens"
     if long.way == "head_tail":
-        return f"of longer texts the first and the last of {max_length} tokens"
+        return f"of longer texts the beginning and the end, {max_length} tokens together"
     most = "" if long.most is None else f", at most {long.most} of a text"
     return (
         f"longer texts in windows of {max_length} tokens that share {long.stride}{most}; their "
@@ -213,7 +213,7 @@ def findings(long: LongSettings, max_length: int, examples: Sequence[Example]) -
         examples: The rows to learn from; those that were cut are told by being full.
     """
     counts = [len(_all(example)) if "window" in example else 1 for example in examples]
-    said = [f"long texts: {told(long, max_length)}"]
+    said = [f"reads {told(long, max_length)}"]
     if long.way != "windows":
         return said
     several = sum(count > 1 for count in counts)
