@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from distill.errors import DistillError
 from distill.signals import Signals, Wants
 from distill.taps import ask
-from distill.windows import Reading, Windows, answers, laid_out
+from distill.windows import Reading, Windows, answers, laid_out, picked
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -90,14 +90,25 @@ class LiveTeacher:
     ) -> Signals:
         """Run the teacher on the batch, without gradients.
 
-        With the same tokens it sees what the student sees; with its own, all that it reads of a
-        text, however few of the text's windows the student has in this step.
+        It sees the windows that the student sees, by their numbers where it has tokens of its own
+        but states are compared token by token. Where they are not, it sees all windows of a text.
         """
-        return self._run(inputs, windows) if self.same_tokens else self.ask(texts)
+        if self.same_tokens:
+            return self._run(inputs, windows)
+        if windows is None or self.wants.keys() <= {"pooled"}:
+            return self.ask(texts)
+        return self._read(texts, windows.of_texts())
 
     def ask(self, texts: Sequence[str]) -> Signals:
         """Run the teacher on its own tokens of some texts, padded on the right."""
+        return self._read(texts, None)
+
+    def _read(self, texts: Sequence[str], numbers: Sequence[Sequence[int]] | None) -> Signals:
+        """Run the teacher on its own tokens, of some windows of each text or all."""
         rows, read = self.reading.tokens(self.tokenizer, texts), self.reading
+        if numbers is not None:
+            pairs = zip(rows, numbers, strict=True)
+            rows = [picked(row, own, read.size) for row, own in pairs]
         padding = int(self.tokenizer.pad_token_id or 0)
         return self._run(*laid_out(rows, padding, size=read.size, pool=read.pool))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate, chain
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from distill.signals import Answer
@@ -35,6 +36,11 @@ class Windows:
     numbers: Sequence[int]
     size: int
     pool: str
+
+    def of_texts(self) -> list[Sequence[int]]:
+        """Return the numbers of each text's windows."""
+        ends = [*accumulate(self.counts)]
+        return [self.numbers[end - n : end] for n, end in zip(self.counts, ends, strict=True)]
 
     def pooled(self, logits: Tensor) -> Tensor:
         """Return logits ``[texts, classes]`` from those of the windows ``[rows, classes]``."""
@@ -124,6 +130,17 @@ class Reading:
     size: int
     pool: str | None = None
     facts: Any = None
+
+
+def picked(row: Sequence[int], numbers: Sequence[int], size: int) -> list[int]:
+    """Return the token ids of some windows, by their numbers.
+
+    Args:
+        row: All token ids that are read of a text; windows follow one another.
+        numbers: Which windows, in rising order.
+        size: Tokens of every window but the last.
+    """
+    return [*chain.from_iterable(row[number * size : (number + 1) * size] for number in numbers)]
 
 
 def laid_out(

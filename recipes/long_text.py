@@ -6,17 +6,16 @@ What is read of a text is chosen by `export.edge.seen`, here and at the edge ali
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+from distill.windows import Reading, laid_out, picked
 from export.edge import seen, starts
 from recipes.errors import RecipeError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from distill.windows import Reading
     from recipes.problems import Problem
     from recipes.recipe import LongSettings
 
@@ -74,8 +73,6 @@ def told_edge(long: LongSettings | None) -> dict[str, Any]:
 
 def reading(long: LongSettings, max_length: int) -> Reading:
     """Return how a teacher turns texts into rows."""
-    from distill.windows import Reading
-
     return Reading(
         lambda tokenizer, texts: tokens(texts, tokenizer, max_length, long),
         max_length,
@@ -99,8 +96,6 @@ def batch(examples: Sequence[Example], padding: int, pool: str) -> dict[str, Any
         padding: The id of the padding.
         pool: How logits of windows become those of texts.
     """
-    from distill.windows import laid_out
-
     rows = [example["input_ids"] for example in examples]
     if not examples or "window" not in examples[0]:
         return laid_out(rows, padding)[0]
@@ -151,9 +146,11 @@ class Drawn(Sequence[Example]):
             return example
         chance = Random(f"{self.seed} {self.epoch} {row}")
         numbers = sorted(chance.sample(_all(example), most))
-        ids = example["input_ids"]
-        picked = [ids[number * size : (number + 1) * size] for number in numbers]
-        return {**example, "input_ids": [*chain.from_iterable(picked)], "numbers": numbers}
+        return {
+            **example,
+            "input_ids": picked(example["input_ids"], numbers, size),
+            "numbers": numbers,
+        }
 
 
 def drawn_tokens(example: Example) -> int:
