@@ -6,6 +6,7 @@ What is read of a text is chosen by `export.edge.seen`, here and at the edge ali
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -23,16 +24,16 @@ Example = Mapping[str, Any]
 
 
 def tokens(
-    texts: Sequence[str],
     tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
     max_length: int,
     long: LongSettings | None,
 ) -> list[list[int]]:
     """Return the token ids that are read of each text; windows follow one another.
 
     Args:
-        texts: The texts.
         tokenizer: A fast one.
+        texts: The texts.
         max_length: Tokens that are read at once.
         long: How longer texts are read; None cuts them on the right.
     """
@@ -74,7 +75,7 @@ def told_edge(long: LongSettings | None) -> dict[str, Any]:
 def reading(long: LongSettings, max_length: int) -> Reading:
     """Return how a teacher turns texts into rows."""
     return Reading(
-        lambda tokenizer, texts: tokens(texts, tokenizer, max_length, long),
+        partial(tokens, max_length=max_length, long=long),
         max_length,
         long.pool if long.way == "windows" else None,
         told_edge(long).get("long"),
@@ -82,7 +83,7 @@ def reading(long: LongSettings, max_length: int) -> Reading:
 
 
 def marks(long: LongSettings | None, max_length: int) -> dict[str, Any]:
-    """Return what each example in windows says of itself: their size, and how many learn."""
+    """Return what an example in windows says of them: their size, and how many a step reads."""
     if long is None or long.way != "windows":
         return {}
     return {"window": max_length, "drawn": long.train_windows}

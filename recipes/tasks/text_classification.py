@@ -78,7 +78,7 @@ class TextClassification(Task):
         """
         from recipes.long_text import marks, tokens
 
-        encoded = tokens(split.texts, tokenizer, max_length, self.long)
+        encoded = tokens(tokenizer, split.texts, max_length, self.long)
         more = marks(self.long, max_length)
         return [
             {"input_ids": ids, "labels": label, "texts": text, **more}
