@@ -19,9 +19,13 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
+    from distill.windows import Windows
+
 #: What can be kept besides the logits: what a text has once for each token and layer, or once for
 #: each layer.
 _KEPT: frozenset[Need] = frozenset({"hidden", "embeddings", "pooled"})
+#: Tokens that a teacher is asked about at once, whatever the number of texts.
+_BATCH_TOKENS = 2**15
 
 
 def check_cacheable(wants: Wants) -> None:
@@ -87,8 +91,16 @@ class CachedTeacher:
         """Return how many bytes a cache of these texts will take, before the teacher is asked."""
         return _bytes(teacher, _lengths(teacher, list(_distinct(texts).values())))
 
-    def __call__(self, texts: Sequence[str], inputs: Mapping[str, Tensor]) -> Signals:
+    def __call__(
+        self,
+        texts: Sequence[str],
+        inputs: Mapping[str, Tensor],
+        windows: Windows | None = None,
+    ) -> Signals:
         """Look the batch up; its padding is on the right.
+
+        What is said about a text is about all windows that the teacher has read of it; states are
+        those of the windows that are there.
 
         Raises:
             DistillError: A text was not announced when the cache was made.
@@ -108,10 +120,14 @@ class CachedTeacher:
         pooled = torch.from_numpy(store.pooled[:, rows]).to(tokens.device).unbind()
         if store.states is None:
             return Signals(logits, pooled=pooled)
-        starts = store.starts[rows, None]
-        index = starts + np.arange(tokens.shape[1])
+        first, end = store.starts[rows], store.starts[rows + 1]
+        if windows is not None:
+            first, end = (np.repeat(each, windows.counts) for each in (first, end))
+            first = first + windows.size * np.array(windows.numbers)
+            end = np.minimum(end, first + windows.size)
+        index = first[:, None] + np.arange(tokens.shape[1])
         # Padding is read from the last row, which holds zeros.
-        index[index >= store.starts[rows + 1, None]] = len(store.states) - 1
+        index[index >= end[:, None]] = len(store.states) - 1
         found = torch.from_numpy(store.states.take(index, axis=0)).to(tokens.device)
         states = [found[:, :, depth].float() for depth in range(found.shape[2])]
         embeddings = states.pop(0) if "embeddings" in self.wants else None
@@ -207,10 +223,14 @@ class _Store:
                     "The teacher has hidden states that do not fit into the 16 bits that the cache "
                     "keeps of a number. Ask the teacher at every step: distill.teacher=live."
                 )
-            values = half.cpu().numpy()
-            for place, row in enumerate(batch):
+            values, place = half.cpu().numpy(), 0
+            for row in batch:
                 tokens = self.tokens(row)
-                self.states[tokens, depth] = values[place, : tokens.stop - tokens.start]
+                count = tokens.stop - tokens.start
+                # A text longer than a row of the batch is several rows, all full but the last.
+                rows = values[place : place + max(1, -(-count // max(1, values.shape[1])))]
+                self.states[tokens, depth] = rows.reshape(-1, values.shape[2])[:count]
+                place += len(rows)
         seconds = (time.perf_counter() - started) / len(batch)
         # A row counts as answered only when its answer is on the disk, whatever happens then.
         _flush(self.logits, self.pooled, self.states)
@@ -242,14 +262,24 @@ def _fill(
         assert store is not None
     rows = np.arange(len(texts)) if known is None else store.take_over(known)
     order = rows[np.argsort(-np.diff(store.starts)[rows], kind="stable")]
-    for first in tqdm(range(0, len(order), batch_size), desc="teacher signals", disable=None):
-        batch = order[first : first + batch_size]
+    batches = _batches(order, np.diff(store.starts), batch_size)
+    for batch in tqdm(batches, desc="teacher signals", disable=None):
         if not store.seconds[batch].all():
             started = time.perf_counter()
             store.put(batch, teacher.ask([texts[row] for row in batch]), started)
     _flush(store.logits, store.pooled, store.states, store.seconds)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
+
+
+def _batches(order: np.ndarray, lengths: np.ndarray, batch_size: int) -> list[np.ndarray]:
+    """Part rows of falling length into batches that texts in many windows do not make too large."""
+    batches, first = [], 0
+    while first < len(order):
+        count = min(batch_size, max(1, _BATCH_TOKENS // max(1, int(lengths[order[first]]))))
+        batches.append(order[first : first + count])
+        first += count
+    return batches
 
 
 def _reserve(

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
+    from distill.windows import Windows
+
     #: Asks one teacher about the rows of a batch with these numbers, and returns the logarithms of
     #: its probabilities ``[rows, classes]``.
     Ask = Callable[[Teacher, Sequence[int]], Tensor]
@@ -59,8 +61,15 @@ class Combined(ABC):
         """How many labels there are."""
         return self.teachers[0].classes
 
-    def __call__(self, texts: Sequence[str], inputs: Mapping[str, Tensor]) -> Signals:
-        """Answer a batch."""
+    def __call__(
+        self,
+        texts: Sequence[str],
+        inputs: Mapping[str, Tensor],
+        windows: Windows | None = None,
+    ) -> Signals:
+        """Answer a batch; texts in windows are read anew by each teacher, as a whole."""
+        if windows is not None:
+            return self.ask(texts)
 
         def ask(teacher: Teacher, rows: Sequence[int]) -> Tensor:
             own = {name: tensor[list(rows)] for name, tensor in inputs.items()}

@@ -12,6 +12,7 @@ from distill.errors import DistillError
 from distill.objective import Objective, Pair, asked, needed
 from distill.signals import Answer, Need, Outputs, Signals, TeacherSignals, Wants
 from distill.taps import ask
+from distill.windows import Windows, answers
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,21 +69,26 @@ class Learner(nn.Module):
         self._has_parts = [part is not None for part in parts]
 
     def forward(
-        self, labels: Tensor, texts: Sequence[str] | None = None, **inputs: Tensor
+        self,
+        labels: Tensor,
+        texts: Sequence[str] | None = None,
+        windows: Windows | None = None,
+        **inputs: Tensor,
     ) -> dict[str, Any]:
         """Answer a batch.
 
         Args:
             labels: Label ids ``[batch]``; -100 for a text that has none.
             texts: The batch's texts; needed in training whenever there is a teacher.
-            **inputs: The student's inputs, ``[batch, length]`` each.
+            windows: Which rows of the inputs are of which text; None if each text is one row.
+            **inputs: The student's inputs, ``[rows, length]`` each.
 
         Returns:
             ``loss``, a scalar, and ``logits`` ``[batch, classes]``. In evaluation mode the loss is
             zero: a model is chosen by what it answers, not by how it was taught.
         """
         if not self.training:
-            logits = self.student(**inputs).logits
+            logits = answers(self.student, inputs, windows)
             return {"loss": logits.new_zeros(()), "logits": logits}
         counting = [
             (term, factor, part if has else None)
@@ -92,9 +98,11 @@ class Learner(nn.Module):
         terms = [term for term, _, _ in counting]
         wants, _ = asked(terms, self.pair)
         own = ask(self.student, inputs, wants, Outputs)
+        if windows is not None:
+            own = windows.joined(own, inputs["attention_mask"])
         taught: Signals | None = None
         if needed(terms) and self.teacher is not None:
-            taught = self.teacher(texts or (), inputs)
+            taught = self.teacher(texts or (), inputs, windows)
         # A batch that no term counts for still has a gradient, of zeros.
         loss: Any = 0.0 * own.logits.sum()
         # Sums over many tokens lose their digits in bfloat16.

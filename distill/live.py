@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from distill.errors import DistillError
 from distill.signals import Signals, Wants
 from distill.taps import ask
+from distill.windows import Reading, Windows, answers, laid_out, picked
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,10 +35,10 @@ class LiveTeacher:
             student with the same tokenizer.
         same_tokens: Whether the student's inputs are the teacher's too; if not, the texts are
             tokenized again.
+        reading: How texts become rows where the teacher tokenizes them itself; cut on the right
+            by default.
         temperature: What the logits are divided by; `distill.calibration.fit_temperature` finds
             the one that makes the teacher as certain as it is right.
-        pieces: Turns texts into what the tokenizer is given: the texts, or, where they are pairs,
-            all first and all second texts.
 
     Raises:
         DistillError: The teacher's labels are not the data's labels.
@@ -51,8 +53,8 @@ class LiveTeacher:
         max_length: int,
         wants: Wants = MappingProxyType({}),
         same_tokens: bool = True,
+        reading: Reading | None = None,
         temperature: float = 1.0,
-        pieces: Callable[[Sequence[str]], tuple[list[str], ...]] = lambda texts: (list(texts),),
     ) -> None:
         own = [model.config.id2label[index] for index in range(model.config.num_labels)]
         if set(own) != set(labels):
@@ -67,8 +69,8 @@ class LiveTeacher:
         self.max_length = max_length
         self.wants: Wants = {need: tuple(layers) for need, layers in sorted(wants.items())}
         self.same_tokens = same_tokens
+        self.reading = reading or Reading(partial(_cut, max_length), max_length)
         self.temperature = temperature
-        self.pieces = pieces
 
     @property
     def classes(self) -> int:
@@ -80,38 +82,52 @@ class LiveTeacher:
         """Width of the hidden states."""
         return int(self.model.config.hidden_size)
 
-    def __call__(self, texts: Sequence[str], inputs: Mapping[str, Tensor]) -> Signals:
-        """Run the teacher on the batch, without gradients."""
-        return self._run(inputs) if self.same_tokens else self.ask(texts)
+    def __call__(
+        self,
+        texts: Sequence[str],
+        inputs: Mapping[str, Tensor],
+        windows: Windows | None = None,
+    ) -> Signals:
+        """Run the teacher on the batch, without gradients.
+
+        It sees the windows that the student sees, by their numbers where it has tokens of its own
+        but states are compared token by token. Where they are not, it sees all windows of a text.
+        """
+        if self.same_tokens:
+            return self._run(inputs, windows)
+        if windows is None or self.wants.keys() <= {"pooled"}:
+            return self.ask(texts)
+        return self._read(texts, windows.of_texts())
 
     def ask(self, texts: Sequence[str]) -> Signals:
         """Run the teacher on its own tokens of some texts, padded on the right."""
-        inputs = self.tokenizer(
-            *self.pieces(texts),
-            truncation=True,
-            max_length=self.max_length,
-            padding=True,
-            padding_side="right",
-            return_token_type_ids=False,
-            return_attention_mask=True,
-            return_tensors="pt",
-        )
-        return self._run(inputs)
+        return self._read(texts, None)
 
-    def _run(self, inputs: Mapping[str, Tensor]) -> Signals:
+    def _read(self, texts: Sequence[str], numbers: Sequence[Sequence[int]] | None) -> Signals:
+        """Run the teacher on its own tokens, of some windows of each text or all."""
+        rows, read = self.reading.tokens(self.tokenizer, texts), self.reading
+        if numbers is not None:
+            pairs = zip(rows, numbers, strict=True)
+            rows = [picked(row, own, read.size) for row, own in pairs]
+        padding = int(self.tokenizer.pad_token_id or 0)
+        return self._run(*laid_out(rows, padding, size=read.size, pool=read.pool))
+
+    def _run(self, inputs: Mapping[str, Tensor], windows: Windows | None) -> Signals:
         import torch
 
         moved = {name: tensor.to(self.model.device) for name, tensor in inputs.items()}
         with torch.no_grad():
-            answer = ask(self.model, moved, self.wants, Signals)
+            if self.wants:
+                answer = ask(self.model, moved, self.wants, Signals)
+                if windows is not None:
+                    answer = windows.joined(answer, moved["attention_mask"])
+            else:
+                answer = Signals(answers(self.model, moved, windows))
         return replace(answer, logits=answer.logits[:, self.columns] / self.temperature)
 
     def lengths(self, texts: Sequence[str]) -> list[int]:
-        """Return how many tokens each text has, at most `max_length`."""
-        if not texts:  # which tokenizers refuse
-            return []
-        rows = self.tokenizer(list(texts), truncation=True, max_length=self.max_length)["input_ids"]
-        return [len(row) for row in rows]
+        """Return how many tokens the teacher sees of each text, those of all windows together."""
+        return [len(row) for row in self.reading.tokens(self.tokenizer, texts)]
 
     def fingerprint(self) -> str:
         """Return a hash of everything that the answers depend on."""
@@ -131,9 +147,21 @@ class LiveTeacher:
             self.wants,
             self.temperature,
             reading(self.tokenizer),
+            *([] if self.reading.facts is None else [self.reading.facts]),
         ]
         digest.update(json.dumps(facts, sort_keys=True, default=str).encode())
         return digest.hexdigest()
+
+
+def _cut(
+    max_length: int, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]
+) -> list[list[int]]:
+    if not texts:  # which tokenizers refuse
+        return []
+    rows: list[list[int]] = tokenizer(list(texts), truncation=True, max_length=max_length)[
+        "input_ids"
+    ]
+    return rows
 
 
 def reading(tokenizer: PreTrainedTokenizerBase) -> Any:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Literal, Protocol
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from distill.windows import Windows
+
 #: What an objective may ask student and teacher for. All but the logits and the embeddings are
 #: asked for layer by layer.
 Need = Literal["logits", "hidden", "embeddings", "attention", "queries", "keys", "values", "pooled"]
@@ -23,7 +25,8 @@ class Answer:
     """What a model says about one batch.
 
     What comes layer by layer is a tuple with one tensor for each layer that was asked for, in that
-    order; empty if none was. Positions are the batch's own, padding included.
+    order; empty if none was. Positions are the batch's own, padding included. Where long texts are
+    read in windows, logits and pooled states are of texts, and everything else is of windows.
 
     Attributes:
         logits: ``[batch, classes]``, columns in the order of the data's labels.
@@ -65,13 +68,19 @@ class TeacherSignals(Protocol):
         """What its answers hold besides the logits."""
         ...
 
-    def __call__(self, texts: Sequence[str], inputs: Mapping[str, Tensor]) -> Signals:
+    def __call__(
+        self,
+        texts: Sequence[str],
+        inputs: Mapping[str, Tensor],
+        windows: Windows | None = None,
+    ) -> Signals:
         """Answer a batch.
 
         Args:
             texts: The batch's texts.
             inputs: The student's own inputs for them, ``input_ids`` and ``attention_mask``
-                ``[batch, length]``.
+                ``[rows, length]``.
+            windows: Which rows are of which text, where that is not one each.
         """
         ...
 

@@ -18,7 +18,10 @@ scale           of a regression, ``mean`` and ``deviation``: a raw score times t
                 the mean, is the number
 processing      ``max_length`` in tokens (longer texts are cut on the right), ``pad_token_id``, and
                 ``inputs``, the names of the model's inputs (int64 [N, L]); ``pairs``, true if a
-                text is two with a tab between them, each cut so that the longer loses first
+                text is two with a tab between them, each cut so that the longer loses first. If
+                longer texts are not cut, ``long`` says how they are read: ``way`` (``head_tail``
+                or ``windows``), and with windows ``stride``, ``most`` and ``pool``: see edge.py,
+                ``seen`` and ``pooled``
 phases          ``name`` and ``labels`` of each phase in which the model learnt, in their order; the
                 labels are those that were new in it. Empty if it learnt everything at once
 temperature     logits are divided by it before they become probabilities; 1 changes nothing
@@ -75,6 +78,8 @@ SIGNATURE_FILE = "bundle.sig"
 
 GOLDEN_COUNT = 16
 GOLDEN_CHARACTERS = 1000
+#: Where windows are pooled, some golden texts need several: so many characters for a token of one.
+_CHARACTERS_A_TOKEN = 10
 
 REQUIREMENTS = """\
 # Exactly what this bundle was packed and proven with. Other versions usually answer the same:
@@ -89,6 +94,7 @@ class Processing(TypedDict):
     pad_token_id: int
     inputs: Sequence[str]
     pairs: NotRequired[bool]
+    long: NotRequired[Mapping[str, Any]]
 
 
 class Phase(TypedDict):
@@ -146,7 +152,8 @@ def pack(
         processing: See the table above.
         session: See the table above.
         golden_texts: Candidates, best real ones of every label (they are in the bundle to be read:
-            nothing confidential); at most ``GOLDEN_COUNT`` are kept, cut to ``GOLDEN_CHARACTERS``.
+            nothing confidential); at most ``GOLDEN_COUNT`` are kept, cut to ``GOLDEN_CHARACTERS``,
+            or to some more than a window where long texts are not simply cut.
         tolerance: How far a golden logit may be off on the target, as a share of the range of all
             golden logits: ``FLOAT_TOLERANCE`` or ``INT8_TOLERANCE``.
         ledger: Rows of the run.
@@ -220,6 +227,25 @@ def verify(folder: Path) -> list[str]:
     return [check.message for check in edge.checks(folder) if not check.passed]
 
 
+def require_cut(model: edge.Model, target: str) -> None:
+    """Refuse a bundle that reads long texts in another way than cutting them on the right.
+
+    Args:
+        model: The bundle.
+        target: What it would be turned into, for the message.
+
+    Raises:
+        ExportError: It does.
+    """
+    if "long" in model.manifest["processing"]:
+        way = model.manifest["processing"]["long"]["way"]
+        raise ExportError(
+            f"{target} can only cut long texts on the right, and this bundle reads them otherwise "
+            f"(data.long.way={way}): its answers would be others. Use the bundle itself, or train "
+            "with data.long.way=head."
+        )
+
+
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Write bundle.json with the sums of all other files in ``folder`` and its own seal.
 
@@ -256,7 +282,10 @@ def _golden(model: edge.Model, texts: Sequence[str], tolerance: float) -> dict[s
     """Record the model's answers to those texts that it decides clearly."""
     import numpy as np
 
-    texts = list(dict.fromkeys(text[:GOLDEN_CHARACTERS] for text in texts if text.strip()))
+    processing, most = model.manifest["processing"], GOLDEN_CHARACTERS
+    if "long" in processing:
+        most = max(most, _CHARACTERS_A_TOKEN * processing["max_length"])
+    texts = list(dict.fromkeys(text[:most] for text in texts if text.strip()))
     if not texts:
         raise ExportError("There is no golden text to pack: give some real ones, of every label.")
     logits = np.concatenate([model.logits([text]) for text in texts]).astype(np.float64)

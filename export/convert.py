@@ -25,6 +25,8 @@ onefile  one ONNX file with the tokenizer inside: texts in, labels and probabili
          those of --texts, and on a hard set of over 2,000; otherwise the texts that differ are
          shown.
 
+Both cut long texts on the right: a bundle that reads them in windows, or head and tail, is refused.
+
 examples:
   python -m export.convert runs/lora_cls/bundle --to triton --out models
   python -m export.convert runs/lora_cls/bundle --to onefile --out onefile --texts lines.txt

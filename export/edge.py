@@ -49,6 +49,7 @@ PACKAGES = ("numpy", "onnxruntime", "tokenizers")
 INPUTS = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
 ABOUT = ("name", "created_by", "labels", "phases", "licenses", "versions", "ledger")
 REPAIR = "Copy the whole bundle again from where it was packed."
+WINDOW_TOKENS = 8192  # of the windows of long texts that go through the model at once
 
 
 class BundleError(Exception):
@@ -198,7 +199,11 @@ class Model:
 
         self._tokenizer = Tokenizer.from_file(os.fspath(self.folder / TOKENIZER_FILE))
         self._tokenizer.no_padding()  # the file may carry a fixed padding, from another use
-        self._tokenizer.enable_truncation(self._processing["max_length"])
+        self._long = self._processing.get("long", {"way": "head"})
+        if self._long["way"] == "head":
+            self._tokenizer.enable_truncation(self._processing["max_length"])
+        else:
+            self._tokenizer.no_truncation()
         self._session = rt.InferenceSession(
             os.fspath(self.folder / MODEL_FILE),
             session_options(session, threads),
@@ -209,8 +214,10 @@ class Model:
         """Return raw scores [N, C] for N texts and C labels.
 
         All texts go through the model as one batch, padded on the right to the longest; the caller
-        bounds memory by the number of texts. A text longer than ``max_length`` tokens is cut on the
-        right. An int8 model scales a whole batch alike, so neighbors change its scores a little.
+        bounds memory by the number of texts. A text longer than ``max_length`` tokens is read as
+        the bundle says: its head, its head and tail, or windows, which go through the model
+        ``WINDOW_TOKENS`` tokens at a time, however long the text is. An int8 model scales a whole
+        batch alike, so neighbors change its scores a little.
 
         Raises:
             BundleError: The model's output does not fit the labels, or holds NaN or infinity.
@@ -218,12 +225,20 @@ class Model:
         return self.score([self.encode(text) for text in texts])
 
     def encode(self, text: str) -> npt.NDArray[np.int64]:
-        """Return what the model is to see of a text: [I, L] for its I inputs and L tokens."""
+        """Return what the model is to see of a text: [I, L] for its I inputs and L tokens.
+
+        The windows of a long text follow one another; all but the last are of ``max_length``.
+        """
         import numpy as np
 
         encoding = self._tokenize(text)
         inputs = self._processing["inputs"]
-        return np.array([getattr(encoding, INPUTS[name]) for name in inputs], dtype=np.int64)
+        found = np.array([getattr(encoding, INPUTS[name]) for name in inputs], dtype=np.int64)
+        if self._long["way"] == "head":
+            return found
+        long = {name: value for name, value in self._long.items() if name != "pool"}
+        limit = self._processing["max_length"]
+        return found[:, seen(encoding.special_tokens_mask, limit, **long)]
 
     def score(self, encoded: Sequence[npt.NDArray[np.int64]]) -> npt.NDArray[np.float32]:
         """Return raw scores [N, C] for N encoded texts; batching and errors as in ``logits``."""
@@ -231,6 +246,21 @@ class Model:
 
         if not encoded:
             return np.zeros((0, len(self.labels)), dtype=np.float32)
+        if self._long["way"] != "windows":
+            return self._score(encoded)
+        size = self._processing["max_length"]
+        windows = [
+            part[:, at : at + size] for part in encoded for at in starts(part.shape[1], size)
+        ]
+        counts = [len(starts(part.shape[1], size)) for part in encoded]
+        step = max(1, WINDOW_TOKENS // size)
+        parts = [self._score(windows[at : at + step]) for at in range(0, len(windows), step)]
+        return pooled(np.concatenate(parts), counts, self._long["pool"])
+
+    def _score(self, encoded: Sequence[npt.NDArray[np.int64]]) -> npt.NDArray[np.float32]:
+        """Return raw scores [N, C] of N rows as the model takes them, as one batch."""
+        import numpy as np
+
         shape = len(encoded), max(values.shape[1] for values in encoded)
         feed = {}
         for place, name in enumerate(self._processing["inputs"]):
@@ -310,6 +340,8 @@ class Model:
             first, _, second = text.partition(PAIR)
             return self._tokenizer.encode(first, second)
         limit = self._processing["max_length"]
+        if self._long["way"] != "head":
+            return self._tokenizer.encode(text)
         head = text[: 64 * limit]
         encoding = self._tokenizer.encode(head)
         if len(head) < len(text):
@@ -325,6 +357,75 @@ class Model:
             f"{self.folder / 'requirements.txt'}. If you have these, this processor computes "
             f"differently: pack a bundle for it that is not quantized, or is quantized otherwise."
         )
+
+
+def seen(
+    special: Sequence[int],
+    max_length: int,
+    *,
+    way: str = "head",
+    stride: int = 0,
+    most: int | None = None,
+) -> npt.NDArray[np.int64]:
+    """Choose what a model that takes ``max_length`` tokens at once sees of a longer text.
+
+    Args:
+        special: 1 for each token that is not the text's own, as at its beginning and end, else 0.
+        max_length: With these tokens, which every part that is seen keeps.
+        way: ``head``; ``head_tail``, a quarter of the room for the beginning and the rest for the
+            end (nearest to what Sun et al., 2019, arXiv:1905.05583, found best); or ``windows``.
+        stride: How many tokens neighboring windows share.
+        most: With more windows than this, so many are seen, spread evenly from first to last.
+
+    Returns:
+        Places of tokens, window after window; all windows but the last are full.
+    """
+    import numpy as np
+
+    own = np.flatnonzero(np.asarray(special) == 0)
+    begin, end = (int(own[0]), int(own[-1]) + 1) if len(own) else (0, 0)
+    room = max_length - begin - (len(special) - end)
+    if len(special) <= max_length:
+        return np.arange(len(special))
+    before, text, after = np.split(np.arange(len(special)), [begin, end])
+    if way == "windows":
+        first = np.arange(0, len(text) - room + (step := room - stride), step)
+        if most is not None and len(first) > most:
+            first = first[np.linspace(0, len(first) - 1, most).round().astype(int)]
+        bodies = [text[at : at + room] for at in first]
+    else:
+        head = room if way == "head" else max(1, room // 4)
+        bodies = [np.concatenate([text[:head], text[len(text) - room + head :]])]
+    return np.concatenate([np.concatenate([before, body, after]) for body in bodies])
+
+
+def starts(length: int, size: int) -> range:
+    """Return where the windows of an encoded text begin, each ``size`` tokens after the other."""
+    return range(0, max(1, length), size)
+
+
+def pooled(
+    logits: npt.NDArray[np.float32], counts: Sequence[int], pool: str
+) -> npt.NDArray[np.float32]:
+    """Make one row of scores [N, C] for each text of the rows [W, C] of its windows.
+
+    Args:
+        logits: Window after window.
+        counts: Windows of each text, at least 1.
+        pool: ``mean``, ``max``, or ``attention``: the mean weighted by the softmax, over a text's
+            windows, of the mean of a window's scores. A softmax over labels does not see that
+            mean, so training is free to say with it how much a window counts.
+    """
+    import numpy as np
+
+    first = np.cumsum([0, *counts[:-1]])
+    if pool == "max":
+        return np.maximum.reduceat(logits, first, axis=0)
+    scores = logits.mean(axis=1, keepdims=True) * (pool == "attention")
+    highest = np.maximum.reduceat(scores, first, axis=0)
+    shares = np.exp(scores - np.repeat(highest, counts, axis=0))
+    sums = np.add.reduceat(shares * logits, first, axis=0)
+    return (sums / np.add.reduceat(shares, first, axis=0)).astype(np.float32)
 
 
 def session_options(session: Mapping[str, Any], threads: int | None = None) -> Any:

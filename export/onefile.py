@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from export import edge
+from export.bundle import require_cut
 from export.errors import ExportError
 from export.folders import new_folder
 from export.graph_tokenizer import add_tokenizer
@@ -60,8 +61,10 @@ def write(model: edge.Model, target: Path, texts: Sequence[str] = ()) -> int:
 
     Raises:
         ExportError: onnxruntime-extensions is missing, the tokenizer is of another kind or gives
-            other tokens, ``target`` is there already or cannot be written.
+            other tokens, the bundle does not cut long texts, ``target`` is there already or cannot
+            be written.
     """
+    require_cut(model, "One ONNX file")
     _need_extensions()
     import onnx
 

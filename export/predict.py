@@ -30,7 +30,7 @@ The output has every row and column of the input, in its order, and besides them
 probability_NAME for each label; a model that gives several labels gives a list, one that gives
 numbers only a value. A row whose text is missing or blank has neither label nor
 probabilities; a row whose best label is under its threshold has no label. A text longer than the
-model reads is cut on the right.
+model takes at once is read as the bundle says: cut on the right, head and tail, or in windows.
 
 The input is looked through first, so that a broken line is told before any is scored. Finished
 parts are kept in OUTPUT.partial. After a crash the same command goes on with them, and writes what

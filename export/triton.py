@@ -22,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from export import edge
+from export.bundle import require_cut
 from export.errors import ExportError
 from export.folders import new_folder
 
@@ -48,9 +49,10 @@ def write(model: edge.Model, target: Path, name: str | None = None) -> str:
         The name of the ensemble.
 
     Raises:
-        ExportError: The name is wrong, a label has a line break, ``target`` is there already or
-            cannot be written.
+        ExportError: The name is wrong, a label has a line break, the bundle does not cut long
+            texts, ``target`` is there already or cannot be written.
     """
+    require_cut(model, "A Triton ensemble")
     if name is None:
         name = re.sub(r"[^\w.-]+", "-", model.manifest["name"], flags=re.ASCII).strip(".-")
     if not re.fullmatch(r"\w[\w.-]*", name, flags=re.ASCII):

@@ -25,6 +25,7 @@ from distill.learner import Learner
 from distill.live import reading
 from distill.objective import asked
 from distill.students import layer_stack
+from recipes import long_text
 from recipes.assets.wheels import cache_folder
 from recipes.console import is_main, say
 from recipes.distributed import wait
@@ -90,6 +91,7 @@ def imitate(work: Workspace, start: Start, teacher: PreTrainedModel) -> Imitated
         max_length=work.max_length,
         wants=asked(settings.objectives, pair)[1],
         same_tokens=pair.same_tokens,
+        reading=long_text.reading(work.recipe.data.long, work.max_length),
     )
     folder = cache_folder() / "imitations" / _key(work, parent, student, start.tokenizer, texts)
     kept = _kept(folder)
@@ -146,7 +148,7 @@ def _learn(
     )
     if not is_main():
         return
-    tokens = settings.train.epochs * sum(len(example["input_ids"]) for example in examples)
+    tokens = settings.train.epochs * sum(map(long_text.drawn_tokens, examples))
     facts = {"seconds": time.perf_counter() - begun, "tokens": tokens}
     folder.parent.mkdir(parents=True, exist_ok=True)
     made = Path(mkdtemp(dir=folder.parent, prefix=".", suffix=".tmp"))
@@ -194,6 +196,7 @@ def _key(
         [_source(type(objective)) for objective in settings.objectives],
         recipe.seed,
         work.max_length,
+        *([recipe.data.long.model_dump()] if recipe.data.long.way != "head" else []),
         reading(tokenizer),
         list(texts),
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from adapters.strategy import strategies
+from recipes.long_text import told
 from recipes.others import students
 from recipes.preflight import check_possible
 from recipes.stages import STAGES
@@ -25,7 +26,8 @@ def print_plan(work: Workspace) -> None:
         print(f"            {note}")
     print(f"labels      {', '.join(rows.labels)}")
     print(
-        f"backbone    {work.backbone.source} ({size / 1e6:.0f} MB), cut at {work.max_length} tokens"
+        f"backbone    {work.backbone.source} ({size / 1e6:.0f} MB), "
+        f"{told(recipe.data.long, work.max_length)}"
     )
     if recipe.strategy is None:
         print("strategy    none: the backbone is the teacher as it is")

@@ -40,11 +40,13 @@ def check_possible(work: Workspace) -> Start:
     """
     # What these modules train with takes seconds to load, and a wrong command is told at once.
     from recipes.imitation import imitation_pair
+    from recipes.long_text import check_pool
     from recipes.teachers import check_signals
 
     recipe, imitate = work.recipe, work.recipe.distill.imitate
     _ = work.rows, work.max_length
     check_decide(work)
+    check_pool(recipe.data.long, work.problem, work.task.pairs)
     for settings in (recipe.train, recipe.distill.train, *([imitate.train] if imitate else [])):
         work.hardware.bf16_for(settings.precision, recipe.allow_fallback)
     if recipe.strategy is None:

@@ -52,6 +52,39 @@ AnyObjective = Annotated[Objective, *by_name(objectives)]
 Objectives = Annotated[tuple[AnyObjective, ...], Field(strict=False, min_length=1)]
 
 
+class LongSettings(Settings):
+    """How a text longer than `DataSettings.max_length` is read, in training and at the edge.
+
+    Attributes:
+        way: ``head`` cuts it on the right; ``head_tail`` keeps a quarter of the room for its
+            beginning and the rest for its end; ``windows`` reads it in overlapping windows, each
+            of `DataSettings.max_length` tokens.
+        stride: How many tokens neighboring windows share.
+        pool: How the logits of the windows become those of the text: their mean, the highest of
+            each label, or the mean weighted by attention, which learns without a weight of its own
+            (see `export.edge.pooled`) and is for one of several labels only.
+        most: With more windows than this, so many are read, spread evenly over the text; null for
+            all of them.
+        train_windows: How many windows of a text a step of training reads, drawn anew in each
+            epoch; null for all of them.
+    """
+
+    way: Literal["head", "head_tail", "windows"] = "head"
+    stride: Annotated[int, Field(ge=0)] = 64
+    pool: Literal["mean", "max", "attention"] = "mean"
+    most: Positive | None = 16
+    train_windows: Positive | None = 2
+
+    @model_validator(mode="after")
+    def _windows_are_read(self) -> LongSettings:
+        for name, field in type(self).model_fields.items() if self.way != "windows" else ():
+            if name != "way" and getattr(self, name) != field.default:
+                raise ValueError(
+                    f"{name} has no effect with way={self.way}. Set way=windows, or leave it out"
+                )
+        return self
+
+
 class DataSettings(Settings):
     """Which rows to learn from, and how they are split.
 
@@ -79,8 +112,9 @@ class DataSettings(Settings):
         overlap: What to do with texts of the test split that also occur in a file to learn from.
         invalid_rows: What to do with rows without text or label, or with too long a text.
         max_characters: Length from which a text counts as broken (an unclosed quote, usually).
-        max_length: Length in tokens at which a text is cut; by default the backbone's own limit,
-            at most 256.
+        max_length: Length in tokens that is read at once; by default the backbone's own limit, at
+            most 256.
+        long: How longer texts are read.
         slices: Columns by whose values the results are shown too: the language of a text, say, or
             where it is from. Numbers are cut into quarters.
     """
@@ -105,6 +139,7 @@ class DataSettings(Settings):
     max_characters: Positive = 100_000
     max_length: Annotated[int, Field(ge=4)] | None = None
     slices: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    long: LongSettings = LongSettings()
 
     @model_validator(mode="after")
     def _one_origin(self) -> DataSettings:

@@ -209,4 +209,8 @@ def _batches(
         for first in range(0, len(examples), _MEASURED_BATCH)
     ]
     names = ("input_ids", "attention_mask")
-    return [{name: batch[name].to(model.device) for name in names} for batch in batches]
+    # Of texts in many windows, as many rows as else.
+    return [
+        {name: batch[name][:_MEASURED_BATCH].to(model.device) for name in names}
+        for batch in batches
+    ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import TYPE_CHECKING
 
 from adapters.classifier import load_classifier
@@ -18,9 +17,9 @@ from recipes import assets
 from recipes.console import say
 from recipes.distributed import main_first
 from recipes.folds import fold_teachers
+from recipes.long_text import reading
 from recipes.stages import SIGNALS
 from recipes.students import Start
-from recipes.tasks.text_classification import pieces
 from recipes.texts import origins
 from recipes.workspace import Workspace, load_tokenizer
 
@@ -148,7 +147,7 @@ def _live(
         max_length=work.max_length,
         wants=asked(settings.objectives, start.pair)[1],
         same_tokens=start.tokenizer.get_vocab() == tokenizer.get_vocab(),
-        pieces=partial(pieces, pairs=work.task.pairs),
+        reading=reading(work.recipe.data.long, work.max_length, work.task.pairs),
     )
     if settings.calibrate:
         found = fit_temperature(_on_validation(work, live), work.rows.validation.labels)

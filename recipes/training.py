@@ -23,7 +23,9 @@ from adapters.hardware import Hardware
 from adapters.strategy import Strategy, call
 from adapters.training import PartTrainer, callbacks_of, last_checkpoint
 from distill.learner import Learner
+from distill.windows import Windows, answers
 from recipes.callbacks import Clock, Patience, Progress, Speed, watchers
+from recipes.long_text import Drawn
 from recipes.problems import Problem
 from recipes.recipe import TrainSettings
 from recipes.workspace import Workspace
@@ -78,10 +80,21 @@ class Classifier(nn.Module):
         self._absent = list(absent)
 
     def forward(
-        self, labels: Tensor, texts: Sequence[str] | None = None, **inputs: Tensor
+        self,
+        labels: Tensor,
+        texts: Sequence[str] | None = None,
+        windows: Windows | None = None,
+        **inputs: Tensor,
     ) -> dict[str, Tensor]:
-        """Return ``loss`` and ``logits`` of a batch; the texts are not looked at."""
-        logits = self.model(**inputs).logits
+        """Return ``loss`` and ``logits`` of a batch's texts; what they say is not looked at.
+
+        Args:
+            labels: Label ids ``[texts]``.
+            texts: The batch's texts.
+            windows: Which rows of the inputs are of which text; None if each text is one row.
+            **inputs: The model's inputs, ``[rows, length]`` each.
+        """
+        logits = answers(self.model, inputs, windows)
         counted = logits
         # An evaluation, which needs no gradient, asks about all classes.
         if self._absent and torch.is_grad_enabled():
@@ -99,17 +112,23 @@ class LengthBuckets(Sampler[int]):
         lengths: Length of each row, in tokens.
         batch_size: Rows that will be batched together.
         seed: Seed of the order.
+        rows: The rows, if they too are others in each epoch.
     """
 
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
+    def __init__(
+        self, lengths: Sequence[int], batch_size: int, seed: int, rows: Drawn | None = None
+    ) -> None:
         self.lengths = lengths
         self.batch_size = batch_size
         self.seed = seed
+        self.rows = rows
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose order comes next."""
         self.epoch = epoch
+        if self.rows is not None:
+            self.rows.epoch = epoch
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -164,7 +183,8 @@ def fit(
         strategy: Whose learning rates and callbacks are used for ``module.model``, if it has any.
     """
     precision = hardware.bf16_for(settings.precision, allow_fallback)
-    speed = Speed(sum(len(row["input_ids"]) for row in train), hardware.device)
+    train = Drawn(train, seed)
+    speed = Speed(sum(train.lengths), hardware.device)
     metric = settings.metric or problem.headline
     callbacks: list[TrainerCallback] = [Progress(title, metric), speed]
     callbacks += [found for watch in watchers if (found := watch(title, metric))]
@@ -310,9 +330,8 @@ class _Trainer(PartTrainer):
     """The Trainer, with batches bucketed by length."""
 
     def _get_train_sampler(self, train_dataset: Any = None) -> LengthBuckets:
-        rows = self.train_dataset if train_dataset is None else train_dataset
-        lengths = [len(row["input_ids"]) for row in rows]
-        return LengthBuckets(lengths, self.args.train_batch_size, self.args.seed)
+        rows: Any = self.train_dataset if train_dataset is None else train_dataset
+        return LengthBuckets(rows.lengths, self.args.train_batch_size, self.args.seed, rows)
 
 
 def _comes_and_goes(module: nn.Module) -> bool:

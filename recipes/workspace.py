@@ -15,6 +15,7 @@ from adapters.strategy import Strategy
 from recipes import assets
 from recipes.errors import RecipeError
 from recipes.ledger import Ledger
+from recipes.long_text import check_room
 from recipes.problems import Problem, problems
 from recipes.problems.decision import AS_IT_IS, Decision
 from recipes.recipe import Recipe
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     import numpy as np
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-#: Length in tokens at which a text is cut unless the recipe says otherwise.
+#: Length in tokens that is read at once unless the recipe says otherwise.
 _USUAL_LENGTH = 256
 SPLITS = ("validation", "test")
 
@@ -54,6 +55,7 @@ class Workspace:
     def task(self) -> Task:
         """The task that the recipe names."""
         task: Task = tasks.get(self.recipe.task)()
+        task.long = self.recipe.data.long
         return task
 
     @cached_property
@@ -87,11 +89,11 @@ class Workspace:
 
     @cached_property
     def max_length(self) -> int:
-        """Length in tokens at which a text is cut, for teacher and student alike.
+        """Length in tokens that is read at once, by teacher and student alike.
 
         Raises:
             RecipeError: The recipe asks for more than the backbone, the student or a further
-                teacher can take.
+                teacher can take, or for windows that share all of it.
         """
         distill = self.recipe.distill
         folders = {self.recipe.backbone.model: self.backbone.path}
@@ -106,7 +108,9 @@ class Workspace:
                 f"data.max_length={wanted}, but {tightest} takes at most {limit} tokens. Set "
                 f"data.max_length={limit} or less, or choose another model."
             )
-        return wanted or min(limit, _USUAL_LENGTH)
+        length = wanted or min(limit, _USUAL_LENGTH)
+        check_room(self.recipe.data.long, self.tokenizer, length)
+        return length
 
     @property
     def quantization(self) -> Quantization:
@@ -307,15 +311,16 @@ def torch_call(model: Any) -> Callable[[Mapping[str, Any]], np.ndarray]:
     """Return a function from a collated batch to a PyTorch classifier's logits, float32."""
     import torch
 
+    from distill.windows import answers
+
     device = next(model.parameters()).device
     model.eval()
 
     def call(batch: Mapping[str, Any]) -> np.ndarray:
+        inputs = {name: batch[name].to(device) for name in ("input_ids", "attention_mask")}
         with torch.inference_mode():
-            answer = model(
-                input_ids=batch["input_ids"].to(device),
-                attention_mask=batch["attention_mask"].to(device),
-            )
-        return answer.logits.float().cpu().numpy()  # type: ignore[no-any-return]
+            logits = answers(model, inputs, batch.get("windows"))
+        found: np.ndarray = logits.float().cpu().numpy()
+        return found
 
     return call

@@ -19,11 +19,12 @@ from adapters.hardware import Hardware, inspect_hardware
 from adapters.strategy import learned_state, prepare
 from recipes import gate, others, training
 from recipes.ledger import Row
+from recipes.long_text import Drawn
 from recipes.problems.single_label import SingleLabel
 from recipes.reading import plain, read_recipe
 from recipes.recipe import Recipe
 from recipes.stages import STAGES
-from recipes.tasks import tasks
+from recipes.tasks import Split, tasks
 from recipes.tasks.text_classification import TextClassification
 from recipes.workspace import Workspace
 
@@ -122,6 +123,16 @@ def rows(bench: Bench, recipe: Recipe) -> Any:
 
 def max_length(bench: Bench, recipe: Recipe) -> Any:
     return bench.work(recipe, bench.folder / "rows").max_length
+
+
+def read(bench: Bench, recipe: Recipe) -> Any:
+    """Return what a training and an evaluation are given of a long text."""
+    work = bench.work(recipe, bench.folder / "rows")
+    split = Split(["the cat was here " * 30], [0])
+    examples = work.task.features(split, work.tokenizer, work.max_length)
+    collate = work.task.collator(work.tokenizer)
+    batches = [collate(rows) for rows in (examples, list(Drawn(examples, 0)))]
+    return [(batch["input_ids"].tolist(), batch.get("windows")) for batch in batches]
 
 
 def model(bench: Bench, recipe: Recipe) -> Any:
@@ -349,6 +360,7 @@ KL = "distill.objectives=[kl]"
 IMITATE = ["distill.imitate.text=DIR/plain.txt"]
 
 #: Key to an override that has to change something, and to where the change is seen.
+WINDOWS = ["data.long={way: windows, stride: 4}"]
 KEYS: dict[str, tuple[list[str], Probe]] = {
     "task": (["task=other_task"], task),
     "data.source": (["data.source=DIR/other.csv"], rows),
@@ -370,6 +382,11 @@ KEYS: dict[str, tuple[list[str], Probe]] = {
     "data.invalid_rows": (["data.train=DIR/broken.csv", "data.invalid_rows=drop"], rows),
     "data.max_characters": (["data.max_characters=10"], rows),
     "data.max_length": (["data.max_length=8"], max_length),
+    "data.long.way": (["data.long.way=head_tail"], read),
+    "data.long.stride": ([*WINDOWS, "data.long.stride=5"], read),
+    "data.long.pool": ([*WINDOWS, "data.long.pool=attention"], read),
+    "data.long.most": ([*WINDOWS, "data.long.most=3"], read),
+    "data.long.train_windows": ([*WINDOWS, "data.long.train_windows=1"], read),
     "phases.classes": (["phases.classes=2"], rows),
     "phases.column": (["phases.column=initial"], rows),
     "phases.files": (["phases.files=[DIR/later.csv]"], rows),

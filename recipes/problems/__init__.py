@@ -40,6 +40,8 @@ class Problem(ABC):
     decides: ClassVar[frozenset[str]] = frozenset()
     #: Objectives that are called otherwise here, by the name that a recipe gives them.
     objectives: ClassVar[Mapping[str, str]] = {}
+    #: Whether a number added to all logits of a row changes neither its loss nor its answer.
+    shift_free: ClassVar[bool] = False
 
     def __init__(
         self,

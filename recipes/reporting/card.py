@@ -10,6 +10,7 @@ import yaml
 
 from recipes.ladder import held_in
 from recipes.ledger import Row
+from recipes.long_text import told
 from recipes.others import student_of, students
 from recipes.reading import plain
 from recipes.reporting.answers import scores_by_label
@@ -66,7 +67,7 @@ def model_card(work: Workspace, summary: Summary, environment: Mapping[str, Any]
         score=called(own),
         problem=work.rows.problem,
         more=_more(judged),
-        max_length=work.max_length,
+        long=told(work.recipe.data.long, work.max_length),
         labels=_labels(work, summary),
         phases=phases_table(work, own.name),
         phases_line=phases_line(work.ledger),
@@ -100,7 +101,7 @@ def bundle_card(work: Workspace, shipped: str) -> str:
         more=_more(row),
         labels=work.rows.labels,
         phases=known_phases(work.ledger),
-        max_length=work.max_length,
+        long=told(work.recipe.data.long, work.max_length),
         weights=work.backbone,
         data=work.rows,
     )

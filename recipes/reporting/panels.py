@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from recipes.long_text import told
 from recipes.reporting import charts, label_charts
 from recipes.reporting.summary import Summary, accuracy, called, latency, merit, speed
 from recipes.reporting.units import apart, megabytes, one_line, percent
@@ -178,7 +179,7 @@ def _kept(work: Workspace, name: str, phases: Sequence[charts.Curve], bests: Seq
 
 
 def lengths(work: Workspace) -> Panel:
-    """How long the texts are, and whether any is cut."""
+    """How long the texts are, and what is not read of them at once."""
     import numpy as np
 
     from recipes.tasks import Split
@@ -191,12 +192,14 @@ def lengths(work: Workspace) -> Panel:
         examples = work.task.features(part, work.tokenizer, work.max_length)
         tokens[name] = [len(example["input_ids"]) for example in examples]
     every = np.concatenate(list(tokens.values()))
-    full = float((every >= work.max_length).mean())
-    cut = (
-        f"{percent(full)} reach the limit of {work.max_length} and are cut there."
-        if full
-        else f"none is cut at {work.max_length}."
-    )
+    limit, long = work.max_length, work.recipe.data.long
+    full = float((every > limit if long.way == "windows" else every >= limit).mean())
+    if long.way == "head":
+        cut = f"{percent(full)} reach the limit of {limit} and are cut there."
+    else:
+        cut = f"{percent(full)} are long: {told(long, limit)}."
+    if not full:
+        cut = f"none is longer than {limit}."
     sentence = (
         f"Half of the texts have at most {np.median(every):.0f} tokens, 95% at most "
         f"{np.percentile(every, 95):.0f}, the longest {every.max()}; {cut}"

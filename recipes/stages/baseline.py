@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from recipes.console import say
 from recipes.ledger import Row, write_json
 from recipes.linear import Linear
+from recipes.long_text import findings
 from recipes.proof import count, measured, size
 from recipes.tasks.wording import listed
 from recipes.workspace import Workspace, by_length
@@ -128,6 +130,10 @@ def _embed(work: Workspace) -> None:
     """Keep every row's embedding."""
     import numpy as np
 
+    long = work.recipe.data.long
+    if long.way != "head":
+        for sentence in findings(long, work.max_length, work.examples("train", work.tokenizer)):
+            say(f"  {sentence}")
     embed = _embedder(work, work.load().base_model)
     folder = work.folder / "baseline"
     folder.mkdir(exist_ok=True)
@@ -154,22 +160,30 @@ def _look(work: Workspace) -> None:
 
 
 def _embedder(work: Workspace, backbone: Any) -> Callable[[Sequence[str]], np.ndarray]:
-    """Return a function from texts to mean hidden states ``[texts, width]``."""
+    """Return a function from texts to mean hidden states ``[texts, width]``.
+
+    Of a text in windows it is the mean of theirs.
+    """
     import torch
 
+    from distill.windows import by_text
     from recipes.tasks import Split
 
     collate = work.task.collator(work.tokenizer)
 
+    def means(inputs: dict[str, Any]) -> Any:
+        states = backbone(**inputs).last_hidden_state
+        seen = inputs["attention_mask"].unsqueeze(-1)
+        return (states * seen).sum(dim=1) / seen.sum(dim=1)
+
     def call(batch: Any) -> np.ndarray:
-        mask = batch["attention_mask"].to(backbone.device)
+        names, windows = ("input_ids", "attention_mask"), batch.get("windows")
+        inputs = {name: batch[name].to(backbone.device) for name in names}
+        if windows is not None:
+            windows = replace(windows, pool="mean")
         with torch.inference_mode():
-            states = backbone(
-                input_ids=batch["input_ids"].to(backbone.device), attention_mask=mask
-            ).last_hidden_state
-        seen = mask.unsqueeze(-1)
-        mean = (states * seen).sum(dim=1) / seen.sum(dim=1)
-        return mean.float().cpu().numpy()  # type: ignore[no-any-return]
+            found: np.ndarray = by_text(means, inputs, windows).float().cpu().numpy()
+        return found
 
     def embed(texts: Sequence[str]) -> np.ndarray:
         split = Split(texts, [work.problem.unlabelled] * len(texts))

@@ -14,6 +14,7 @@ from distill.learner import Learner
 from recipes.console import is_main, say
 from recipes.imitation import Imitated, imitate
 from recipes.ledger import Row
+from recipes.long_text import drawn_tokens
 from recipes.others import STUDENT, students
 from recipes.proof import agreement, answer_splits, check_reload, count, learning, measured, size
 from recipes.recipe import TrainSettings
@@ -156,7 +157,7 @@ def taught_by(work: Workspace, given: Sequence[Objective]) -> tuple[Objective, .
 
 
 def _tokens(examples: Sequence[Example]) -> int:
-    return sum(len(example["input_ids"]) for example in examples)
+    return sum(map(drawn_tokens, examples))
 
 
 def _learn(

@@ -12,7 +12,7 @@ from adapters import Registry
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from recipes.recipe import DataSettings, PhasesSettings
+    from recipes.recipe import DataSettings, LongSettings, PhasesSettings
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,13 @@ class Rows:
 
 
 class Task(ABC):
-    """One modality: its rows and its inputs, in training and at the edge."""
+    """One modality: its rows and its inputs, in training and at the edge.
+
+    Attributes:
+        long: How what is too long for the model is read; None cuts it on the right.
+    """
+
+    long: LongSettings | None = None
 
     #: Whether texts are pairs with a tab between them; known once the rows are read.
     pairs: bool = False

@@ -93,38 +93,41 @@ class TextClassification(Task):
     def features(
         self, split: Split, tokenizer: PreTrainedTokenizerBase, max_length: int
     ) -> list[dict[str, Any]]:
-        """Return token ids, label id and text of each row."""
-        if not split.texts:
-            return []
-        encoded = tokenizer(
-            *pieces(split.texts, self.pairs),
-            truncation=True,
-            max_length=max_length,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-        )["input_ids"]
+        """Return token ids, label id and text of each row.
+
+        Where long texts are read in windows, these follow one another in the token ids, and
+        ``window`` is their size; see `recipes.long_text`.
+        """
+        from recipes.long_text import marks, tokens
+
+        encoded = tokens(tokenizer, split.texts, max_length, self.long, self.pairs)
+        more = marks(self.long, max_length)
         return [
-            {"input_ids": ids, "labels": label, "texts": text}
+            {"input_ids": ids, "labels": label, "texts": text, **more}
             for ids, label, text in zip(encoded, split.labels, split.texts, strict=True)
         ]
 
     def collator(
         self, tokenizer: PreTrainedTokenizerBase
     ) -> Callable[[Sequence[Mapping[str, Any]]], dict[str, Any]]:
-        """Return a collator: ``input_ids``, ``attention_mask``, ``labels``, and ``texts``."""
+        """Return a collator: ``labels``, ``texts``, ``input_ids`` and ``attention_mask``.
+
+        Where long texts are read in windows, the inputs have a row for each, and ``windows`` says
+        which is whose; see `distill.windows.Windows`.
+        """
         import torch
-        from torch.nn.utils.rnn import pad_sequence
+
+        from recipes.long_text import batch
 
         padding = tokenizer.pad_token_id
+        pool = self.long.pool if self.long is not None else "mean"
 
         def collate(examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-            rows = [torch.tensor(example["input_ids"]) for example in examples]
-            ones = [torch.ones_like(row) for row in rows]
+            # The labels first: by the first tensor the Trainer counts the rows of a batch.
             return {
-                "input_ids": pad_sequence(rows, batch_first=True, padding_value=padding),
-                "attention_mask": pad_sequence(ones, batch_first=True),
                 "labels": torch.tensor([example["labels"] for example in examples]),
                 "texts": [example["texts"] for example in examples],
+                **batch(examples, padding, pool),
             }
 
         return collate
@@ -132,28 +135,16 @@ class TextClassification(Task):
     def processing(
         self, tokenizer: PreTrainedTokenizerBase, max_length: int, inputs: Sequence[str]
     ) -> dict[str, Any]:
-        """Return the tokenizer's facts that the edge needs besides ``tokenizer.json``."""
+        """Return the facts that the edge needs besides ``tokenizer.json``."""
+        from recipes.long_text import told_edge
+
         return {
             "max_length": max_length,
             "pad_token_id": tokenizer.pad_token_id,
             "inputs": list(inputs),
             **({"pairs": True} if self.pairs else {}),
+            **told_edge(self.long),
         }
-
-
-def pieces(texts: Sequence[str], pairs: bool) -> tuple[list[str], ...]:
-    """Return what a tokenizer is given for some texts: first and second texts, if they are pairs.
-
-    Args:
-        texts: The texts; a pair is two with a tab between them.
-        pairs: Whether they are pairs. Plain texts among them, as an imitation reads, stay alone.
-    """
-    from export.edge import PAIR
-
-    if not pairs or not all(PAIR in text for text in texts):
-        return (list(texts),)
-    parts = [text.split(PAIR, 1) for text in texts]
-    return [first for first, _ in parts], [second for _, second in parts]
 
 
 def _frames(
