@@ -74,6 +74,13 @@ class DataSettings(Settings):
             one, called ``other``.
         test_fraction: Share of all rows that becomes the test split, stratified by label.
         validation_fraction: Share of the remaining rows that becomes the validation split.
+        fraction: Share of the training rows that is learnt from, of each class alike and at least
+            one row; a smaller share is a part of a larger one. Validation and test split stay.
+        per_class: So many labelled rows of each class are there for a training, as if nobody had
+            labelled more: of them `validation_fraction`, at least one, becomes the validation
+            split, the others are learnt from. The test split stays.
+        draw_seed: Seed of what `fraction` and `per_class` draw; null for `Recipe.seed`, so that
+            runs with several seeds learn from other rows.
         split_seed: Seed of the splits; kept apart from `Recipe.seed`, so that runs with several
             seeds are compared on the same test rows.
         overlap: What to do with texts of the test split that also occur in a file to learn from.
@@ -97,6 +104,9 @@ class DataSettings(Settings):
     rare: Literal["drop", "merge"] = "drop"
     test_fraction: Fraction = 0.2
     validation_fraction: Fraction = 0.1
+    fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    per_class: Annotated[int, Field(ge=2)] | None = None
+    draw_seed: Seed | None = None
     split_seed: Seed = 0
     overlap: Literal["remove", "refuse"] = "remove"
     invalid_rows: Literal["refuse", "drop"] = "refuse"
@@ -109,6 +119,23 @@ class DataSettings(Settings):
             raise ValueError("give either source (a data set by name) or train (a file)")
         if self.source is not None and (self.validation or self.test):
             raise ValueError("validation and test files go with train, not with source")
+        return self
+
+    @model_validator(mode="after")
+    def _drawn_once(self) -> DataSettings:
+        if self.per_class is not None:
+            if self.fraction != 1:
+                raise ValueError("give either fraction or per_class (so many rows of each class)")
+            if self.validation is not None:
+                raise ValueError(
+                    "per_class takes the validation rows out of the few that it leaves, so that "
+                    "a validation file has no effect. Leave one of them out"
+                )
+        elif self.draw_seed is not None and self.fraction == 1:
+            raise ValueError(
+                "draw_seed has no effect where all rows are learnt from: set fraction or "
+                "per_class, or leave it out"
+            )
         return self
 
     @model_validator(mode="after")
