@@ -254,6 +254,26 @@ class TrainSettings(Settings):
     patience: Positive | None = 2
 
 
+class ContrastSettings(Settings):
+    """A stage before fine-tuning, for few labelled rows (Tunstall et al., 2022, arXiv:2209.11055).
+
+    All that the strategy lets learn is trained to bring texts of one label together and those of
+    others apart; the output layer then begins as a logistic regression. Warm-up, weight decay,
+    clipping and precision are those of `Recipe.train`.
+
+    Attributes:
+        epochs: Passes over the training rows.
+        learning_rate: Peak of the learning rate.
+        batch_size: Rows a step and process, each compared with all others: the more, the better.
+        temperature: By which similarities are divided: the smaller, the more the nearest count.
+    """
+
+    epochs: Positive = 20
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    batch_size: Annotated[int, Field(ge=4)] = 48
+    temperature: Annotated[float, Field(gt=0)] = 0.1
+
+
 class MergeSettings(Settings):
     """How the adapter is folded into plain weights.
 
@@ -490,6 +510,7 @@ class Recipe(Settings):
         backbone: The pretrained encoder.
         strategy: How the encoder learns; null if the backbone is a classifier that has learnt
             the task already.
+        contrast: A stage before the teacher's training, for few rows; null for none.
         train: The teacher's training.
         merge: How the adapter becomes plain weights.
         distill: How the student learns.
@@ -508,6 +529,7 @@ class Recipe(Settings):
     phases: PhasesSettings | None = None
     backbone: BackboneSettings = BackboneSettings()
     strategy: AnyStrategy | None
+    contrast: ContrastSettings | None = None
     train: TrainSettings = TrainSettings()
     merge: MergeSettings = MergeSettings()
     distill: DistillSettings = DistillSettings()
@@ -538,7 +560,7 @@ class Recipe(Settings):
 
     @model_validator(mode="after")
     def _taught_already(self) -> Recipe:
-        for name in ("train", "merge") if self.strategy is None else ():
+        for name in ("contrast", "train", "merge") if self.strategy is None else ():
             if getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(
                     f"{name} has no effect with strategy: null, which takes the teacher as it is; "
@@ -561,6 +583,16 @@ class Recipe(Settings):
             raise ValueError(
                 "distill.folds trains a teacher for each fold as the recipe's own is trained, all "
                 "rows at once: it needs a strategy, and no phases. Leave it out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _phases_have_rows(self) -> Recipe:
+        if self.phases is not None and (self.contrast is not None or self.data.per_class):
+            what = "contrast" if self.contrast is not None else "data.per_class"
+            raise ValueError(
+                f"{what} is for few rows that are learnt all at once. Leave it out, or leave "
+                "phases out"
             )
         return self
 
