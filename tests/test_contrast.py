@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -111,12 +111,21 @@ def vectors(work: Workspace, model: torch.nn.Module) -> torch.Tensor:
     "how", [["strategy={name: full}"], ["strategy={name: lora}", "backbone.quantization=nf4"]]
 )
 def test_texts_come_together_and_the_head_begins_there(
-    tiny_backbone: Make, tmp_path: Path, how: list[str]
+    tiny_backbone: Make, tmp_path: Path, how: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    orders: list[list[int]] = []
+
+    class Seen(Couples):
+        def __iter__(self) -> Iterator[int]:
+            orders.append(list(super().__iter__()))
+            yield from orders[-1]
+
+    monkeypatch.setattr(module, "Couples", Seen)
     work = workspace(tmp_path / "run", tiny_backbone("bert"), *FEW, *how)
     model, labels = begun(work), torch.tensor(work.rows.train.labels)
     before = contrast(vectors(work, model), labels, 0.1)
     bring_together(work, model, work.rows.train, "teacher", work.folder / "teacher")
+    assert len({tuple(order) for order in orders}) == 3  # another one in each epoch
     after = vectors(work, model)
     assert contrast(after, labels, 0.1) < before
     fitted = LogisticRegression(C=10.0, max_iter=1000).fit(after.numpy(), labels.numpy())

@@ -107,7 +107,7 @@ def learning_curve(results: Sequence[Result]) -> Figure:
         )  # fmt: skip
         ends.append(((places[-1], means[-1]), f"{means[-1]:.1f}"))
     _scale(axes, results)
-    label_beside(axes, *map(list, zip(*ends, strict=True)))  # type: ignore[arg-type]
+    label_beside(axes, *map(list, zip(*ends, strict=True)))
     legend(axes, 3)
     return figure
 
