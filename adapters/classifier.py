@@ -72,7 +72,7 @@ def load_classifier(
             "of its config.json."
         )
     put_back_layers(model, path, device)
-    _reorder(_output(model), [own.index(label) for label in labels])
+    _reorder(output_layer(model), [own.index(label) for label in labels])
     model.config.id2label = dict(enumerate(labels))
     model.config.label2id = {label: index for index, label in enumerate(labels)}
     classifier: PreTrainedModel = model.to(device).eval()
@@ -97,16 +97,23 @@ def draw_head(model: PreTrainedModel, seed: int) -> None:
             model._init_weights(module)
 
 
-def _output(model: PreTrainedModel) -> nn.Linear:
-    """Return the layer that makes the logits: the last one outside the encoder."""
+def output_layer(model: PreTrainedModel) -> nn.Linear:
+    """Return the layer that makes the logits: the last one outside the encoder.
+
+    Args:
+        model: A classifier of transformers, in which a strategy may have put layers of its own.
+
+    Raises:
+        AdapterError: It makes its logits in another way.
+    """
     from torch import nn
 
     inside = set(model.base_model.modules())
     layers = [m for m in model.modules() if isinstance(m, nn.Linear) and m not in inside]
     if not layers or layers[-1].out_features != model.config.num_labels:
         raise AdapterError(
-            f"{type(model).__name__} makes its logits in a way that is not known here, so its "
-            "labels cannot be put into the data's order. Choose another classifier."
+            f"{type(model).__name__} makes its logits in a way that is not known here: no linear "
+            "layer after its encoder gives one for each label. Choose another backbone."
         )
     return layers[-1]
 

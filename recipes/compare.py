@@ -30,6 +30,7 @@ from recipes.reporting.comparison import (
     write_comparison,
 )
 from recipes.reporting.comparison_students import gain_of
+from recipes.reporting.learning_curve import curve_figures
 
 COMPARED, FAILED, WRONG, STOPPED = 0, 1, 3, 130
 _EPILOG = """\
@@ -44,10 +45,14 @@ examples:
   python -m recipes.compare lora_cls strategy.rank=4,8,16 train.learning_rate=1e-3,3e-4
   python -m recipes.compare lora_cls "strategy={name: lora, rank: 8},{name: ia3}" train.epochs=3
   python -m recipes.compare lora_cls distill.student.layers=2,3 --to distill --seeds 0,1,2
+  python -m recipes.compare lora_cls data.fraction=0.05,0.1,0.25,0.5,1 --seeds 0,1,2
   python -m recipes.compare lora_cls --to distill --variant "" \\
       --variant "'distill.objectives=[{name: kl, temperature: 4.0}, ce]' distill.train.epochs=3"
   python -m recipes.compare lora_cls strategy.name=lora,dora \\
       --variant "strategy.name=full backbone.quantization=none train.learning_rate=2e-4"
+
+Where cells learn from different numbers of rows (data.fraction, data.per_class), a learning curve
+is drawn as well; the test rows are the same in every cell.
 
 With --to distill each run trains its students too, and the gain of the student over the one
 without a teacher is told with its interval. A run that differs from a finished one only in how its
@@ -205,6 +210,8 @@ def _gather(name: str, runs: Sequence[Run], faults: Mapping[Path, str], folder: 
     for run in runs:
         fault = faults.get(run.folder, "")
         found = {} if fault else figures(run.ledger)
+        if found:
+            found |= curve_figures(run.ledger, run.progress.get("training_rows"))
         place = str(run.folder.relative_to(folder))
         grouped.setdefault(run.cell, []).append(Outcome(run.seed, place, found, fault))
     results = [
@@ -220,7 +227,10 @@ def _gain(outcomes: Sequence[Outcome], folder: Path) -> Gain | None:
 
 
 def _notes(runs: Sequence[Run], faults: Mapping[Path, str]) -> Iterator[str]:
-    if len({run.progress.get("data") for run in runs if run.folder not in faults}) > 1:
+    finished = [run.progress for run in runs if run.folder not in faults]
+    # A run of an earlier version says nothing of the test rows alone.
+    whole = "test" if all("test" in progress for progress in finished) else "data"
+    if len({progress.get(whole) for progress in finished}) > 1:
         yield "The cells do not share their rows: accuracies are of different splits."
     for run in runs:
         if run.folder in faults:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from adapters.files import save_adapter
 from adapters.merge import merge_adapter
 from adapters.strategy import prepare
 from recipes.console import is_main
+from recipes.contrast import bring_together
 from recipes.distributed import wait
 from recipes.errors import RecipeError
 from recipes.tasks import Split
@@ -52,8 +53,10 @@ def fold_teachers(work: Workspace, count: int) -> tuple[list[PreTrainedModel], S
             backbone = work.load(work.quantization)
             set_dropout(backbone, work.recipe.train.dropout)
             model = prepare(backbone, work.strategy)
-            seen = _examples(work, [place for place, own in enumerate(fold_of) if own != fold])
+            rows = _rows(work, [place for place, own in enumerate(fold_of) if own != fold])
             title = f"fold {fold + 1} of {count}"
+            bring_together(work, model, rows, title, folder)
+            seen = work.task.features(rows, work.tokenizer, work.max_length)
             fit_adapter(work, model, seen, validation, title=title, folder=folder)
             if is_main():
                 save_adapter(folder, model, work.strategy, work.rows.labels)
@@ -64,12 +67,11 @@ def fold_teachers(work: Workspace, count: int) -> tuple[list[PreTrainedModel], S
     return models, fold_of
 
 
-def _examples(work: Workspace, places: Sequence[int]) -> list[dict[str, Any]]:
-    """Return some training rows, and what the teacher's training makes of them, as examples."""
+def _rows(work: Workspace, places: Sequence[int]) -> Split:
+    """Return some training rows, and what the teacher's training makes of them."""
     rows = work.rows.train
     part = Split([rows.texts[place] for place in places], [rows.labels[place] for place in places])
-    whole = training_rows(work, work.recipe.train, part)
-    return work.task.features(whole, work.tokenizer, work.max_length)
+    return training_rows(work, work.recipe.train, part)
 
 
 def drawn(work: Workspace, count: int) -> Sequence[int]:

@@ -46,6 +46,19 @@ class Linear:
         parts = [(getattr(one, "coef_", 0), getattr(one, "intercept_", 0)) for one in found]
         self.weights = sum(np.size(coef) + np.size(intercept) for coef, intercept in parts)
 
+    def layer(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return a logistic regression of classes as a linear layer with a softmax after it.
+
+        Returns:
+            Weights ``[outputs, features]`` and biases ``[outputs]``.
+        """
+        import numpy as np
+
+        coef, intercept = self._model.coef_, self._model.intercept_
+        if len(coef) == 1:  # of two classes only the second is described
+            coef, intercept = (np.concatenate([-part / 2, part / 2]) for part in (coef, intercept))
+        return coef, intercept
+
     def logits(self, features: Any) -> np.ndarray:
         """Return logits ``[rows, outputs]``, which `recipes.problems` turns into answers."""
         import numpy as np

@@ -113,7 +113,7 @@ def _begin(work: Workspace, from_stage: str | None) -> None:
     folder = work.folder
     facts = {"data": work.rows.fingerprint, "backbone": work.backbone.fingerprint}
     if not (folder / RECIPE).exists():
-        write_json(folder / PROGRESS, {"finished": [], **facts})
+        write_json(folder / PROGRESS, {"finished": [], **facts, **_told(work)})
         write_json(folder / "environment.json", describe(work))
         # Last: a folder with a recipe is a run that can be gone on with.
         write_recipe(work.recipe, folder)
@@ -126,9 +126,14 @@ def _begin(work: Workspace, from_stage: str | None) -> None:
             )
     if from_stage:
         _rewind(work, from_stage)
-        write_json(folder / PROGRESS, {**_progress(folder), **facts})
+        write_json(folder / PROGRESS, {**_progress(folder), **facts, **_told(work)})
         write_recipe(work.recipe, folder)
     write_json(folder / "environment.json", describe(work))  # of the machine that goes on
+
+
+def _told(work: Workspace) -> dict[str, Any]:
+    """Return what a comparison wants to know of a run's rows."""
+    return {"test": work.rows.test.fingerprint, "training_rows": len(work.rows.train)}
 
 
 def write_recipe(recipe: Recipe, folder: Path) -> None:

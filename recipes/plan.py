@@ -34,6 +34,9 @@ def print_plan(work: Workspace) -> None:
     else:
         settings = ", ".join(f"{k}={v}" for k, v in strategies.plain(recipe.strategy).items())
         print(f"strategy    {settings}")
+    if recipe.contrast is not None:
+        settings = ", ".join(f"{k}={v}" for k, v in recipe.contrast.model_dump().items())
+        print(f"contrast    {settings}")
     print(f"student     {described(recipe.distill)}")
     for sentence in foretold(work, trimmed(work, start, rows.train.texts)):
         print(f"            {sentence}")

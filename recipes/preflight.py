@@ -39,6 +39,7 @@ def check_possible(work: Workspace) -> Start:
         DistillError: An objective cannot hold for this teacher and this student.
     """
     # What these modules train with takes seconds to load, and a wrong command is told at once.
+    from recipes.contrast import check_contrast
     from recipes.imitation import imitation_pair
     from recipes.long_text import check_pool
     from recipes.teachers import check_signals
@@ -60,6 +61,7 @@ def check_possible(work: Workspace) -> Start:
 
         for phase in range(len(work.rows.phases)):
             rehearsed(work, phase)
+    check_contrast(work)
     _check_knowledge(work)
     teacher = work.load()
     start = make(work, teacher)

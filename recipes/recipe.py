@@ -107,6 +107,13 @@ class DataSettings(Settings):
             one, called ``other``.
         test_fraction: Share of all rows that becomes the test split, stratified by label.
         validation_fraction: Share of the remaining rows that becomes the validation split.
+        fraction: Share of the training rows that is learnt from, of each class alike and at least
+            one row; a smaller share is a part of a larger one. Validation and test split stay.
+        per_class: So many labelled rows of each class are there for a training, as if nobody had
+            labelled more: of them `validation_fraction`, at least one, becomes the validation
+            split, the others are learnt from. The test split stays.
+        draw_seed: Seed of what `fraction` and `per_class` draw; null for `Recipe.seed`, so that
+            runs with several seeds learn from other rows.
         split_seed: Seed of the splits; kept apart from `Recipe.seed`, so that runs with several
             seeds are compared on the same test rows.
         overlap: What to do with texts of the test split that also occur in a file to learn from.
@@ -133,6 +140,9 @@ class DataSettings(Settings):
     rare: Literal["drop", "merge"] = "drop"
     test_fraction: Fraction = 0.2
     validation_fraction: Fraction = 0.1
+    fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    per_class: Annotated[int, Field(ge=2)] | None = None
+    draw_seed: Seed | None = None
     split_seed: Seed = 0
     overlap: Literal["remove", "refuse"] = "remove"
     invalid_rows: Literal["refuse", "drop"] = "refuse"
@@ -147,6 +157,23 @@ class DataSettings(Settings):
             raise ValueError("give either source (a data set by name) or train (a file)")
         if self.source is not None and (self.validation or self.test):
             raise ValueError("validation and test files go with train, not with source")
+        return self
+
+    @model_validator(mode="after")
+    def _drawn_once(self) -> DataSettings:
+        if self.per_class is not None:
+            if self.fraction != 1:
+                raise ValueError("give either fraction or per_class (so many rows of each class)")
+            if self.validation is not None:
+                raise ValueError(
+                    "per_class takes the validation rows out of the few that it leaves, so that "
+                    "a validation file has no effect. Leave one of them out"
+                )
+        elif self.draw_seed is not None and self.fraction == 1:
+            raise ValueError(
+                "draw_seed has no effect where all rows are learnt from: set fraction or "
+                "per_class, or leave it out"
+            )
         return self
 
     @model_validator(mode="after")
@@ -263,6 +290,26 @@ class TrainSettings(Settings):
     copies: Positive = 1
     metric: Literal["accuracy", "macro_f1"] | None = None
     patience: Positive | None = 2
+
+
+class ContrastSettings(Settings):
+    """A stage before fine-tuning, for few labelled rows (Tunstall et al., 2022, arXiv:2209.11055).
+
+    All that the strategy lets learn is trained to bring texts of one label together and those of
+    others apart; the output layer then begins as a logistic regression. Warm-up, weight decay,
+    clipping and precision are those of `Recipe.train`.
+
+    Attributes:
+        epochs: Passes over the training rows.
+        learning_rate: Peak of the learning rate.
+        batch_size: Rows a step and process, each compared with all others: the more, the better.
+        temperature: By which similarities are divided: the smaller, the more the nearest count.
+    """
+
+    epochs: Positive = 20
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    batch_size: Annotated[int, Field(ge=4)] = 48
+    temperature: Annotated[float, Field(gt=0)] = 0.1
 
 
 class MergeSettings(Settings):
@@ -531,6 +578,7 @@ class Recipe(Settings):
         backbone: The pretrained encoder.
         strategy: How the encoder learns; null if the backbone is a classifier that has learnt
             the task already.
+        contrast: A stage before the teacher's training, for few rows; null for none.
         train: The teacher's training.
         merge: How the adapter becomes plain weights.
         distill: How the student learns.
@@ -550,6 +598,7 @@ class Recipe(Settings):
     phases: PhasesSettings | None = None
     backbone: BackboneSettings = BackboneSettings()
     strategy: AnyStrategy | None
+    contrast: ContrastSettings | None = None
     train: TrainSettings = TrainSettings()
     merge: MergeSettings = MergeSettings()
     distill: DistillSettings = DistillSettings()
@@ -581,7 +630,7 @@ class Recipe(Settings):
 
     @model_validator(mode="after")
     def _taught_already(self) -> Recipe:
-        for name in ("train", "merge") if self.strategy is None else ():
+        for name in ("contrast", "train", "merge") if self.strategy is None else ():
             if getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(
                     f"{name} has no effect with strategy: null, which takes the teacher as it is; "
@@ -604,6 +653,16 @@ class Recipe(Settings):
             raise ValueError(
                 "distill.folds trains a teacher for each fold as the recipe's own is trained, all "
                 "rows at once: it needs a strategy, and no phases. Leave it out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _phases_have_rows(self) -> Recipe:
+        if self.phases is not None and (self.contrast is not None or self.data.per_class):
+            what = "contrast" if self.contrast is not None else "data.per_class"
+            raise ValueError(
+                f"{what} is for few rows that are learnt all at once. Leave it out, or leave "
+                "phases out"
             )
         return self
 

@@ -165,6 +165,7 @@ def fit(
     allow_fallback: bool,
     seed: int,
     strategy: Strategy | None = None,
+    sampler: Sampler[int] | None = None,
 ) -> Trained:
     """Train a module and leave it with the weights of its best epoch.
 
@@ -181,6 +182,7 @@ def fit(
         allow_fallback: Whether bfloat16 may be left out where the machine lacks it.
         seed: Seed of order and dropout.
         strategy: Whose learning rates and callbacks are used for ``module.model``, if it has any.
+        sampler: The order of the examples; None for `LengthBuckets`.
     """
     precision = hardware.bf16_for(settings.precision, allow_fallback)
     train = Drawn(train, seed)
@@ -212,6 +214,7 @@ def fit(
         strategy_callbacks=switches,
         groups=None if strategy is None else partial(call, strategy, "parameter_groups", inner),
     )
+    trainer.sampler = sampler
     trainer.remove_callback(PrinterCallback)
     checkpoint = last_checkpoint(folder, arguments.world_size)
     if checkpoint is None or not trainer.take_up_stopped(Path(checkpoint)):
@@ -327,9 +330,13 @@ def _penalty(strategy: Strategy, memory: Mapping[str, Tensor], model: nn.Module)
 
 
 class _Trainer(PartTrainer):
-    """The Trainer, with batches bucketed by length."""
+    """The Trainer, with batches bucketed by length if no other order is given."""
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> LengthBuckets:
+    sampler: Sampler[int] | None = None
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
+        if self.sampler is not None:
+            return self.sampler
         rows: Any = self.train_dataset if train_dataset is None else train_dataset
         return LengthBuckets(rows.lengths, self.args.train_batch_size, self.args.seed, rows)
 

@@ -20,6 +20,7 @@ from recipes.problems import Problem, problems
 from recipes.problems.decision import AS_IT_IS, Decision
 from recipes.recipe import Recipe
 from recipes.tasks import Rows, Task, tasks
+from recipes.tasks.fewer import fewer
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,8 +61,10 @@ class Workspace:
 
     @cached_property
     def rows(self) -> Rows:
-        """The rows, split."""
-        return self.task.read(self.recipe.data, self.recipe.phases, offline=self.offline)
+        """The rows, split, and of those to learn from what the recipe leaves."""
+        data = self.recipe.data
+        rows = self.task.read(data, self.recipe.phases, offline=self.offline)
+        return fewer(rows, data, self.recipe.seed)
 
     @cached_property
     def problem(self) -> Problem:

@@ -254,6 +254,24 @@ def taught_rows(bench: Bench, recipe: Recipe) -> Any:
     return told
 
 
+def contrast(bench: Bench, recipe: Recipe) -> Any:
+    """Return what the stage before fine-tuning is given, and train nothing."""
+    told: list[Any] = []
+
+    def record(module: Any, train: Any, *_: Any, **given: Any) -> None:
+        torch.manual_seed(0)
+        batch = given["collate"](train[:8])
+        told.extend((module(**batch)["loss"].item(), given["settings"]))
+        raise StopError
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("recipes.training.fit", record)
+        patch.setattr("recipes.contrast.fit", record)
+        with pytest.raises(StopError):
+            bench.untrained(recipe, "finetune")
+    return told
+
+
 def cached(bench: Bench, recipe: Recipe) -> Any:
     from recipes import teachers
 
@@ -377,6 +395,9 @@ KEYS: dict[str, tuple[list[str], Probe]] = {
     "data.rare": (["data.train=DIR/uneven.csv", "data.min_rows=9", "data.rare=merge"], rows),
     "data.test_fraction": (["data.test_fraction=0.3"], rows),
     "data.validation_fraction": (["data.validation_fraction=0.2"], rows),
+    "data.fraction": (["data.fraction=0.3"], rows),
+    "data.per_class": (["data.per_class=8"], rows),
+    "data.draw_seed": (["data.fraction=0.3", "data.draw_seed=7"], rows),
     "data.split_seed": (["data.split_seed=1"], rows),
     "data.overlap": (["data.test=DIR/other.csv", "data.overlap=refuse"], rows),
     "data.invalid_rows": (["data.train=DIR/broken.csv", "data.invalid_rows=drop"], rows),
@@ -398,6 +419,10 @@ KEYS: dict[str, tuple[list[str], Probe]] = {
     "strategy.alpha": (["strategy.alpha=3"], model),
     "strategy.dropout": (["strategy.dropout=0.5"], model),
     "strategy.targets": (["strategy.targets=[query]"], model),
+    "contrast.epochs": (["contrast.epochs=3"], contrast),
+    "contrast.learning_rate": (["contrast={}", "contrast.learning_rate=1e-5"], contrast),
+    "contrast.batch_size": (["contrast={}", "contrast.batch_size=5"], contrast),
+    "contrast.temperature": (["contrast={}", "contrast.temperature=0.5"], contrast),
     "train.dropout": (["train.dropout=0.3"], dropout),
     "distill.train.dropout": (["distill.train.dropout=0.3"], dropout),
     "merge.into": (["merge.into=dequantized"], merged),
@@ -501,7 +526,9 @@ def leaves(tree: Any, prefix: str = "") -> Iterator[str]:
 
 def test_no_key_is_left_out() -> None:
     everything = read_recipe("lora_cls", ["phases.classes=2", "distill.imitate={}"])
-    assert set(KEYS) == set(leaves(plain(everything)))
+    more = read_recipe("lora_cls", ["contrast={}"])  # which goes without phases
+    further = {key for key in leaves(plain(more)) if key.startswith("contrast.")}
+    assert set(KEYS) | {"contrast"} == {*leaves(plain(everything)), *further}
 
 
 @pytest.mark.parametrize("key", KEYS)

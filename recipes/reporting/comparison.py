@@ -14,9 +14,11 @@ from recipes.ledger import Ledger, write_json
 from recipes.reporting.bootstrap import Gain
 from recipes.reporting.comparison_chart import comparison_chart
 from recipes.reporting.comparison_students import student_cells, student_figures, student_legend
+from recipes.reporting.learning_curve import curve_cells, is_curve, learning_curve
 from recipes.reporting.table import print_table
 
 _BASELINES = ("majority", "tfidf-logreg", "frozen-logreg")
+CURVE = "learning_curve.png"
 #: What incremental learning adds, as the row ``teacher`` names it.
 _PHASES = ("average_accuracy", "forgetting", "forward_transfer")
 
@@ -110,8 +112,13 @@ class Comparison:
 
     @cached_property
     def best(self) -> Result | None:
-        """The cell with the highest mean validation accuracy of those without a failed seed."""
+        """The cell with the highest mean validation accuracy of those without a failed seed.
+
+        None where the cells have learnt from different numbers of rows.
+        """
         name = {"student": "student_validation_accuracy", "teacher": "validation_accuracy"}
+        if is_curve(self.results):  # more rows are better; and of few, few are to choose by
+            return None
         whole = [result for result in self.results if not result.failed]
         return max(whole, key=lambda r: r.mean(name[self.judged]) or 0.0, default=None)
 
@@ -156,7 +163,7 @@ def baselines(ledger: Ledger) -> dict[str, tuple[float, float]]:
 
 
 def print_comparison(comparison: Comparison) -> None:
-    """Print the table, another one about the students if there are any, and what goes with it."""
+    """Print the tables and what goes with them."""
     best = comparison.best
     place = None if best is None else list(comparison.results).index(best)
     for cells in _tables(comparison):
@@ -166,11 +173,17 @@ def print_comparison(comparison: Comparison) -> None:
 
 
 def write_comparison(comparison: Comparison, folder: Path) -> list[Path]:
-    """Write ``comparison.json``, ``.md`` and ``.png`` and return their paths."""
+    """Write ``comparison.json``, ``.md`` and ``.png`` and return their paths.
+
+    Where cells have learnt from different numbers of rows, ``learning_curve.png`` lies beside them.
+    """
     paths = [folder / f"comparison.{end}" for end in ("json", "md", "png")]
     write_json(paths[0], _plain(comparison))
     paths[1].write_text(_markdown(comparison), encoding="utf-8")
     paths[2].write_bytes(comparison_chart(comparison))
+    if is_curve(comparison.results):
+        paths.append(folder / CURVE)
+        paths[-1].write_bytes(learning_curve(comparison.results))
     return paths
 
 
@@ -227,11 +240,14 @@ def _title(comparison: Comparison, result: Result) -> str:
 
 
 def _tables(comparison: Comparison) -> list[list[dict[str, str]]]:
-    """Return the cells of the tables that have any: the teachers' and the students'."""
+    """Return the cells of the tables that have any: teachers, students, learning curve."""
     tables = [table_cells(comparison)]
     if comparison.judged == "student":
         titles = [_title(comparison, result) for result in comparison.results]
         tables.append(_filled(student_cells(comparison.results, titles)))
+    if is_curve(comparison.results):
+        titles = [result.title for result in comparison.results]
+        tables.append(_filled(curve_cells(comparison.results, titles)))
     return tables
 
 
@@ -248,7 +264,10 @@ def _markdown(comparison: Comparison) -> str:
         lines += [_line(columns), f"|:---|{'---:|' * (len(columns) - 1)}"]
         lines += [*(_line(list(row.values())) for row in rows), ""]
     lines += [f"{_escaped(line)}\n" for line in legend(comparison)]
-    return "\n".join([*lines, "![The cells side by side](comparison.png)", ""])
+    lines.append("![The cells side by side](comparison.png)")
+    if is_curve(comparison.results):
+        lines += ["", f"![Accuracy over the rows learnt from]({CURVE})"]
+    return "\n".join([*lines, ""])
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -65,7 +65,7 @@ STAGES = (
             "plugins",
         ),
     ),
-    Stage("finetune", ("joint", "teacher"), ("strategy", "train"), distributed=True),
+    Stage("finetune", ("joint", "teacher"), ("strategy", "contrast", "train"), distributed=True),
     Stage("merge", ("merged",), ("merge",)),
     Stage(
         "distill",

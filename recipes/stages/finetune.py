@@ -11,9 +11,11 @@ from adapters.builtin.wrapping import remembers
 from adapters.files import WEIGHTS, load_adapter, save_adapter
 from adapters.strategy import prepare, strategies
 from recipes.console import is_main, say
+from recipes.contrast import KEPT, bring_together
 from recipes.incremental import joint_phases, learn_phases, phase_scores
 from recipes.ledger import Row
 from recipes.proof import answer_splits, check_reload, count, learning, measured, size
+from recipes.tasks.wording import counted
 from recipes.texts import training_rows
 from recipes.training import Trained, fit_adapter, set_dropout
 from recipes.workspace import Workspace, torch_call
@@ -73,12 +75,12 @@ def _learn_at_once(work: Workspace, name: str) -> None:
         set_dropout(backbone, work.recipe.train.dropout)
         model = prepare(backbone, work.strategy)
         say(f"  {learning(model):,} of {count(model):,} weights learn")
+        rows = training_rows(work, work.recipe.train)
+        bring_together(work, model, rows, name, work.folder / name)
         trained = fit_adapter(
             work,
             model,
-            work.task.features(
-                training_rows(work, work.recipe.train), work.tokenizer, work.max_length
-            ),
+            work.task.features(rows, work.tokenizer, work.max_length),
             work.examples("validation", work.tokenizer),
             title=name,
             folder=work.folder / name,
@@ -123,7 +125,10 @@ def _write(
 
 
 def _remarks(work: Workspace) -> list[str]:
-    """Say so where a strategy for phases has met none."""
+    """Say what was done before, and so where a strategy for phases has met none."""
+    if work.recipe.contrast is not None:
+        epochs = counted(work.recipe.contrast.epochs, "epoch")
+        return [f"{epochs} of contrast before; the head began as a logistic regression"]
     if remembers(work.strategy) and not work.rows.phases:
         name = strategies.name_of(type(work.strategy))
         return [f"{name} is for data in phases: on all rows at once it had nothing to do"]
@@ -139,4 +144,6 @@ def _phases(work: Workspace, name: str, logits: Mapping[str, Any]) -> dict[str, 
 def _tidy(work: Workspace, name: str) -> None:
     """Remove checkpoints, also those of a run that was killed while it did so."""
     if is_main():
-        shutil.rmtree(work.folder / name / "checkpoints", ignore_errors=True)
+        for part in ("checkpoints", "contrast"):
+            shutil.rmtree(work.folder / name / part, ignore_errors=True)
+        (work.folder / name / KEPT).unlink(missing_ok=True)

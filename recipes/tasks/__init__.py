@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -36,6 +37,15 @@ class Split:
     def __len__(self) -> int:
         """Return the number of rows."""
         return len(self.texts)
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with the rows, their labels or their order."""
+        digest = hashlib.sha256()
+        for value in (*self.texts, *self.labels, *self.phases):
+            data = str(value).encode("utf-8", "surrogatepass")
+            digest.update(b"%d:%b" % (len(data), data))
+        return digest.hexdigest()
 
 
 @dataclass(frozen=True)
