@@ -27,6 +27,8 @@ class Problem(ABC):
 
     #: The metric that artefacts are compared by, one of `metrics`; the higher the better.
     headline: ClassVar[str]
+    #: Whether a row has exactly one of the labels, so that classes can be counted and weighted.
+    exclusive: ClassVar[bool] = False
 
     def __init__(self, labels: Sequence[str], train: Sequence[Any] = ()) -> None:
         self.labels = tuple(labels)

@@ -9,6 +9,14 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+#: Metrics of which less is better.
+_LESS_IS_BETTER = frozenset({"log_loss", "brier"})
+
+
+def higher_is_better(metric: str) -> bool:
+    """Tell whether more of a metric is better, by its name."""
+    return metric not in _LESS_IS_BETTER
+
 
 def classification_metrics(
     logits_or_labels: NDArray[Any], references: NDArray[np.integer[Any]], labels: list[str]

@@ -17,6 +17,7 @@ class SingleLabel(Problem):
     """Exactly one of several labels; labels of rows are their ids, ``[rows]``."""
 
     headline = "accuracy"
+    exclusive = True
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the mean cross-entropy, in nats."""
