@@ -154,10 +154,11 @@ def figures(ledger: Ledger, metric: str | None = None) -> dict[str, float]:
         "validation_accuracy": teacher.validation_score,
         "test_accuracy": teacher.score,
         "macro_f1": teacher.metrics["macro_f1"],
-        "trainable_parameters": teacher.trainable_parameters,
-        "trainable_share": teacher.trainable_parameters / teacher.parameters,
         "seconds": teacher.seconds,
     }
+    if teacher.trainable_parameters:  # none of a teacher that has learnt elsewhere
+        found["trainable_parameters"] = teacher.trainable_parameters
+        found["trainable_share"] = teacher.trainable_parameters / teacher.parameters
     if metric is not None:
         found[f"validation_{metric}"], found[f"test_{metric}"] = scores(teacher, metric)
     for name in ("tokens_per_second", "peak_memory_bytes"):
