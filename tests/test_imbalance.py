@@ -413,7 +413,6 @@ def test_what_cannot_be_is_refused(overrides: list[str], told: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-@problems.register("test_several_labels")
 class Several(SingleLabel):
     """A problem whose rows may have several labels."""
 
@@ -425,7 +424,7 @@ class SeveralLabels(TextClassification):
 
     def read(self, *given: Any, **named: Any) -> Rows:
         rows = super().read(*given, **named)
-        return Rows(**{**vars(rows), "problem": "test_several_labels"})
+        return Rows(**{**vars(rows), "problem": "Several"})
 
 
 @pytest.mark.parametrize(
@@ -434,7 +433,8 @@ class SeveralLabels(TextClassification):
 def test_classes_are_counted_only_where_a_row_has_one(make: Make, override: str) -> None:
     work = make(override)
     work.__dict__["task"] = SeveralLabels()
-    with pytest.raises(RecipeError, match="is for rows that have exactly one of several labels"):
+    told = "is for rows that have exactly one of several labels"
+    with problems.known(Several), pytest.raises(RecipeError, match=told):
         check_possible(work)
 
 
