@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 #: Metrics of which less is better.
-_LESS_IS_BETTER = frozenset({"log_loss", "brier"})
+_LESS_IS_BETTER = frozenset({"brier", "ece", "log_loss", "mae", "rmse"})
 
 
 def higher_is_better(metric: str) -> bool:
