@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -81,6 +81,16 @@ class Objective(BaseModel):
         return (
             self.weight * {"constant": 1.0, "rising": passed, "falling": 1 - passed}[self.schedule]
         )
+
+    def weighted(self, weights: Sequence[float]) -> Self:
+        """Return this objective with a factor for each label, in the order of the outputs.
+
+        One that does not look at labels is as before.
+
+        Args:
+            weights: How much a text with this label counts; 1 on the average of all texts.
+        """
+        return self
 
     def layers(self, pair: Pair) -> Sequence[tuple[int, int]]:
         """Return which student layer is held against which teacher layer, counted from 0.

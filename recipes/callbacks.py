@@ -90,11 +90,11 @@ class Speed(TrainerCallback):  # type: ignore[misc, unused-ignore]
     """Times the steps of a training.
 
     Args:
-        tokens: Tokens of all training rows.
+        tokens: Tokens of an epoch.
         device: Where they are learnt from.
     """
 
-    def __init__(self, tokens: int, device: str) -> None:
+    def __init__(self, tokens: float, device: str) -> None:
         self._tokens = tokens
         self._device = device
         self._seconds = self._start = 0.0

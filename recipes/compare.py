@@ -27,8 +27,11 @@ from recipes.reporting.comparison import (
     baselines,
     figures,
     print_comparison,
+    scores,
     write_comparison,
+    written,
 )
+from recipes.reporting.comparison_classes import rarest
 from recipes.reporting.comparison_students import gain_of
 from recipes.reporting.learning_curve import curve_figures
 
@@ -50,6 +53,11 @@ examples:
       --variant "'distill.objectives=[{name: kl, temperature: 4.0}, ce]' distill.train.epochs=3"
   python -m recipes.compare lora_cls strategy.name=lora,dora \\
       --variant "strategy.name=full backbone.quantization=none train.learning_rate=2e-4"
+  python -m recipes.compare imbalanced_cls --to finetune --variant "" \\
+      --variant train.class_weights=balanced --variant train.resample=sqrt
+
+The best cell is the one whose validation metric is best: accuracy, or what train.metric says (with
+--to distill, distill.train.metric).
 
 Where cells learn from different numbers of rows (data.fraction, data.per_class), a learning curve
 is drawn as well; the test rows are the same in every cell.
@@ -63,6 +71,8 @@ The same command again goes on where it stopped, and uses what is finished.
 exit status: 0 compared; 1 a run failed (the others are compared); 3 the recipe, the data or the
 command is wrong; 130 stopped
 """
+
+_DISAGREE = "The cells choose by different metrics (metric): the best is marked by accuracy."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -120,10 +130,10 @@ def _compare(options: argparse.Namespace) -> int:
         _print_plan(runs, options.to, folder)
         return COMPARED
     faults = _run_all(runs, options)
-    comparison = _gather(name, runs, faults, folder)
+    comparison = _gather(name, runs, faults, folder, options.to)
     print_comparison(comparison)
-    written = write_comparison(comparison, folder)
-    say(f"written: {', '.join(map(str, written))}")
+    files = write_comparison(comparison, folder)
+    say(f"written: {', '.join(map(str, files))}")
     return FAILED if faults else COMPARED
 
 
@@ -186,39 +196,55 @@ def _run_all(runs: Sequence[Run], options: argparse.Namespace) -> dict[Path, str
                     print_above(bar, f"{head}: teacher of {donor.title}, used again")
                 if fault := run.start(options.recipe, words, donor).fault:
                     faults[run.folder] = fault
-            print_above(bar, f"{head}: {'done before' if finished else _told(run, faults)}")
+            told = "done before" if finished else _told(run, faults, options.to)
+            print_above(bar, f"{head}: {told}")
             bar.advance(task)
     return faults
 
 
-def _told(run: Run, faults: Mapping[Path, str]) -> str:
+def _told(run: Run, faults: Mapping[Path, str], stage: str) -> str:
     if run.folder in faults:
         return f"failed: {faults[run.folder]}"
-    ledger = run.ledger
+    ledger, metric = run.ledger, _choosing(run, stage)
     names = [name for name in ("student", "student-alone") if name in ledger]
-    return "; ".join(_scores(ledger[name]) for name in ("teacher", *names))
+    return "; ".join(_scores(ledger[name], metric) for name in ("teacher", *names))
 
 
-def _scores(row: Row) -> str:
-    valid, test = row.validation_score, row.score
-    return f"{row.name} valid. {100 * valid:.2f}, test {100 * test:.2f}, {row.seconds:.1f} s"
+def _scores(row: Row, metric: str | None) -> str:
+    valid, test = (written(value, metric) for value in scores(row, metric))
+    what = f" {metric}" if metric else ""
+    return f"{row.name}{what} valid. {valid}, test {test}, {row.seconds:.1f} s"
 
 
-def _gather(name: str, runs: Sequence[Run], faults: Mapping[Path, str], folder: Path) -> Comparison:
+def _choosing(run: Run, stage: str) -> str | None:
+    """Return what a run's recipe chooses by instead of accuracy; None if it does not."""
+    settings = run.recipe.distill.train if stage == "distill" else run.recipe.train
+    return None if settings.metric == "accuracy" else settings.metric
+
+
+def _gather(
+    name: str, runs: Sequence[Run], faults: Mapping[Path, str], folder: Path, stage: str
+) -> Comparison:
     """Read what all runs have measured."""
+    metrics = {_choosing(run, stage) for run in runs}
+    metric = metrics.pop() if len(metrics) == 1 else None
     grouped: dict[Cell, list[Outcome]] = {}
+    rare = ""
     for run in runs:
         fault = faults.get(run.folder, "")
-        found = {} if fault else figures(run.ledger)
+        found = {} if fault else figures(run.ledger, metric)
         if found:
             found |= curve_figures(run.ledger, run.progress.get("training_rows"))
+        if found and (seen := rarest(run.folder, "teacher")) is not None:
+            rare, found["rarest_recall"] = seen.label, seen.recall
         place = str(run.folder.relative_to(folder))
         grouped.setdefault(run.cell, []).append(Outcome(run.seed, place, found, fault))
     results = [
         Result(cell.label, cell.overrides, outcomes, _gain(outcomes, folder))
         for cell, outcomes in grouped.items()
     ]
-    return Comparison(name, results, baselines(runs[0].ledger), list(_notes(runs, faults)))
+    notes = [_DISAGREE, *_notes(runs, faults)] if metrics else list(_notes(runs, faults))
+    return Comparison(name, results, baselines(runs[0].ledger, metric), notes, metric, rare)
 
 
 def _gain(outcomes: Sequence[Outcome], folder: Path) -> Gain | None:

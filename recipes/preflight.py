@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from distill.signals import Answer
 from distill.taps import ask
 from recipes.decide import check_decide
 from recipes.errors import RecipeError
+from recipes.imbalance import check_measures
 from recipes.others import STUDENT, students
 from recipes.students import Start, make, trimmed
 from recipes.tasks import Split
@@ -62,6 +64,8 @@ def check_possible(work: Workspace) -> Start:
         for phase in range(len(work.rows.phases)):
             rehearsed(work, phase)
     check_contrast(work)
+    _check_metrics(work)
+    check_measures(work)
     _check_knowledge(work)
     teacher = work.load()
     start = make(work, teacher)
@@ -107,6 +111,30 @@ def _check_objectives(
         tokens = torch.ones(1, 4, dtype=torch.long, device=model.device)
         with torch.inference_mode():
             ask(model, {"input_ids": tokens, "attention_mask": tokens}, wants, Answer)
+
+
+def _check_metrics(work: Workspace) -> None:
+    """Look for the metrics that epochs are chosen by among those of the problem.
+
+    Raises:
+        RecipeError: One is not there.
+    """
+    import numpy as np
+
+    rows = work.rows.validation
+    blank = np.zeros((len(rows), len(work.rows.labels)), np.float32)
+    known = sorted(work.problem.metrics(blank, rows.labels))
+    for where, settings in (
+        ("train", work.recipe.train),
+        ("distill.train", work.recipe.distill.train),
+    ):
+        if settings.metric is not None and settings.metric not in known:
+            near = difflib.get_close_matches(settings.metric, known, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise RecipeError(
+                f"{where}.metric={settings.metric} is no metric of {work.rows.problem} data.{hint} "
+                f"Known: {', '.join(known)}."
+            )
 
 
 def _check_knowledge(work: Workspace) -> None:

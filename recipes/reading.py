@@ -34,6 +34,8 @@ _COMPANIONS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("data",): ("validation", "test", "text", "label")
 }
 
+#: Sections that are one of several classes, by name.
+_NAMED = (("strategy",), ("train", "loss"))
 
 _FILES = (".csv", ".tsv", ".jsonl", ".parquet", ".txt", ".py")
 #: Keys that may hold a local path or a list of them. The resolved recipe says where they lie,
@@ -233,11 +235,12 @@ def _merge(base: dict[str, Any], over: Mapping[str, Any], at: tuple[str, ...]) -
         if key in names:
             for dropped in (*names, *_COMPANIONS.get(at, ())):
                 merged.pop(dropped, None)
-    if at[:1] == ("strategy",) and over.get("name", merged.get("name")) != merged.get("name"):
+    named = at[:1] == ("strategy",) or at in _NAMED
+    if named and over.get("name", merged.get("name")) != merged.get("name"):
         # Another strategy has other fields: those of the old one go with its name.
         merged = {}
     for key, value in over.items():
-        if (*at, key) == ("strategy",) and isinstance(merged.get(key), str):
+        if (*at, key) in _NAMED and isinstance(merged.get(key), str):
             merged[key] = {"name": merged[key]}
         if isinstance(value, Mapping) and isinstance(merged.get(key), dict):
             merged[key] = _merge(merged[key], value, (*at, str(key)))

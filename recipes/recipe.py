@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -22,6 +24,7 @@ from distill.builtin.prediction import CrossEntropy, KullbackLeibler
 from distill.builtin.states import Embeddings, Hidden
 from distill.objective import needed
 from recipes.augmentations import AnyAugmentation, AnyLabelKeepingAugmentation
+from recipes.tasks.columns import label_name
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[int, Field(ge=1)]
@@ -258,6 +261,41 @@ class BackboneSettings(Settings):
     double_quantization: bool = True
 
 
+def _of_labels(loss: Objective) -> Objective:
+    name = objectives.name_of(type(loss))
+    if loss.needs or type(loss).parts is not Objective.parts:
+        raise ValueError(
+            f"objective {name} is about more than labels, and a teacher learns from these alone: "
+            "choose one that needs no teacher, such as ce or focal"
+        )
+    for field in ("weight", "since", "until", "schedule"):
+        if getattr(loss, field) != Objective.model_fields[field].default:
+            raise ValueError(f"{field} has no effect on a loss of one term. Leave it out")
+    return loss
+
+
+def _by_label(value: Any) -> Any:
+    if isinstance(value, Mapping) and value:
+        return {label_name(label) or "": weight for label, weight in value.items()}
+    if value is None or value == "balanced":
+        return value
+    raise ValueError(
+        f"{value!r} is neither null nor balanced nor a weight for each label, such as "
+        "{common: 1, rare: 5}"
+    )
+
+
+#: An objective that looks at the labels alone.
+AnyLabelLoss = Annotated[AnyObjective, AfterValidator(_of_labels)]
+#: Weights of the loss by label name.
+ClassWeights = Annotated[
+    Literal["balanced"] | dict[str, Annotated[float, Field(gt=0)]] | None,
+    BeforeValidator(_by_label),
+]
+#: How often classes are drawn.
+Resample = Literal["balanced", "sqrt"]
+
+
 class TrainSettings(Settings):
     """One training: used for the teacher, and again for the student.
 
@@ -271,10 +309,23 @@ class TrainSettings(Settings):
         dropout: Probability of the model's dropout layers; null keeps the model's own. A short
             training does well without, and drawing random numbers costs a processor a tenth of it.
         precision: bfloat16 autocast where the device computes in it (``auto``), always, or never.
+        loss: What is minimized: an objective that looks at the labels alone, such as ``ce`` (with
+            ``smoothing``) or ``focal`` (with ``gamma``); null for the problem's own loss. A student
+            minimizes `DistillSettings.objectives`.
+        class_weights: How much a row of each label counts in the loss: ``balanced`` lets all labels
+            count the same in sum; or a weight by label name, 1 where none is given. They are scaled
+            to 1 on the average of the rows. In distillation those terms have them that look at
+            labels.
+        resample: How often rows of each label are drawn in an epoch, which stays as long as it is:
+            all labels alike (``balanced``), or by the square roots of their numbers of rows
+            (``sqrt``), half-way there; null to read every row once.
         augment: Ways to make new texts of the training texts, which go by the same labels.
-        copies: New texts for each training text, if `augment` names any.
-        metric: Validation metric that picks the best epoch; null for the one that artefacts are
-            compared by: accuracy, micro F1 of several labels, or R² of numbers.
+        augment_classes: Of which labels: all, or those with fewer rows than the mean label, which
+            get as many as they lack.
+        copies: New texts for each training text, if `augment` names any; with
+            ``augment_classes: rare`` the most of them.
+        metric: Validation metric that picks the best epoch, by name; null for the problem's own
+            (accuracy, where a row has one label). `recipes.compare` marks the best cell by it.
         patience: Stop after this many epochs without a better metric; null to run them all.
     """
 
@@ -286,10 +337,32 @@ class TrainSettings(Settings):
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
     precision: Literal["auto", "bf16", "float32"] = "auto"
+    loss: AnyLabelLoss | None = None
+    class_weights: ClassWeights = None
+    resample: Resample | None = None
     augment: Annotated[tuple[AnyLabelKeepingAugmentation, ...], Field(strict=False)] = ()
+    augment_classes: Literal["all", "rare"] = "all"
     copies: Positive = 1
-    metric: Literal["accuracy", "macro_f1"] | None = None
+    metric: str | None = None
     patience: Positive | None = 2
+
+    @model_validator(mode="after")
+    def _all_is_read(self) -> TrainSettings:
+        if self.augment_classes != "all" and not self.augment:
+            raise ValueError(
+                f"augment_classes={self.augment_classes} has no effect, because augment names no "
+                "augmentation. Name one, such as augment=[swap], or leave it out"
+            )
+        if self.class_weights == self.resample == "balanced":
+            raise ValueError(
+                "class_weights=balanced has no effect with resample=balanced, which draws all "
+                "labels alike already. Leave one of them out"
+            )
+        return self
+
+
+#: Fields of a training that go by the labels of the rows.
+_OF_LABELS = ("loss", "class_weights", "resample", "augment_classes")
 
 
 class ContrastSettings(Settings):
@@ -384,11 +457,11 @@ class ImitateSettings(Settings):
 
     @model_validator(mode="after")
     def _all_is_read(self) -> ImitateSettings:
-        for name in ("augment", "copies", "metric", "patience"):
+        for name in (*_OF_LABELS, "augment", "copies", "metric", "patience"):
             if getattr(self.train, name) != TrainSettings.model_fields[name].default:
                 raise ValueError(
                     f"train.{name} has no effect in an imitation, which reads its texts as they "
-                    "are, to the end. Leave it out"
+                    "are, without labels, to the end. Leave it out"
                 )
         return self
 
@@ -469,6 +542,21 @@ class DistillSettings(Settings):
         for name, (read, why) in without.items():
             if not read and getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"{name} has no effect, because {why}. Leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _labels_are_learnt(self) -> DistillSettings:
+        if self.train.loss is not None:
+            raise ValueError(
+                "train.loss has no effect on a student, whose loss is distill.objectives: put "
+                f"{{name: {objectives.name_of(type(self.train.loss))}, …}} there"
+            )
+        about_labels = any(type(o).weighted is not Objective.weighted for o in self.objectives)
+        if self.train.class_weights is not None and not about_labels:
+            raise ValueError(
+                "train.class_weights has no effect, because no objective looks at labels. Add ce "
+                "to distill.objectives, or leave it out"
+            )
         return self
 
     @model_validator(mode="after")
@@ -681,6 +769,17 @@ class Recipe(Settings):
             raise ValueError(
                 f"phases are for texts with one of several labels, and data.problem="
                 f"{self.data.problem}. Leave one of them out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _nothing_for_absent_labels(self) -> Recipe:
+        smoothed = bool(getattr(self.train.loss, "smoothing", 0))
+        if smoothed and self.phases and self.strategy and self.strategy.isolates_tasks:
+            raise ValueError(
+                "train.loss.smoothing gives every label a share, and strategy "
+                f"{strategies.name_of(type(self.strategy))} leaves those out that a phase does not "
+                "have. Leave it out, or choose another strategy"
             )
         return self
 

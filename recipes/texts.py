@@ -13,9 +13,10 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from recipes import assets
-from recipes.augmentations import Source, rows, variants
+from recipes.augmentations import Source, Variant, rows, variants
 from recipes.console import say
 from recipes.errors import RecipeError
+from recipes.imbalance import copies_of
 from recipes.recipe import TrainSettings
 from recipes.tasks import Split
 from recipes.tasks.tables import read_table
@@ -91,8 +92,7 @@ def training_rows(work: Workspace, settings: TrainSettings, rows: Split | None =
     rows = work.rows.train if rows is None else rows
     if not settings.augment:
         return rows
-    drawn_from = source(work, rows.texts)
-    made = variants(rows.texts, settings.augment, settings.copies, work.recipe.seed, drawn_from)
+    made = _made(work, settings, rows)
     parts = (work.rows.train, work.rows.validation, work.rows.test)
     there = {_said(text) for part in parts for text in part.texts}
     made = [variant for variant in made if _said(variant.text) not in there]
@@ -110,15 +110,21 @@ def origins(work: Workspace) -> dict[str, int]:
     What joins two texts counts as made of the one that it begins with.
     """
     settings, train = work.recipe.distill, work.rows.train.texts
-    found = {text: row for row, text in enumerate(train)}
-    for ways, copies in (
-        (settings.augment, settings.copies),
-        (settings.train.augment, settings.train.copies),
-    ):
-        if ways:
-            made = variants(train, ways, copies, work.recipe.seed, source(work, train))
-            found = {variant.text: variant.origin for variant in made} | found
-    return found
+    made: list[Variant] = []
+    if settings.augment:
+        drawn_from = source(work, train)
+        made += variants(train, settings.augment, settings.copies, work.recipe.seed, drawn_from)
+    if settings.train.augment:
+        made = [*_made(work, settings.train, work.rows.train), *made]
+    known = {text: row for row, text in enumerate(train)}
+    return {variant.text: variant.origin for variant in made} | known
+
+
+def _made(work: Workspace, settings: TrainSettings, rows: Split) -> list[Variant]:
+    """Return what a training makes of some rows."""
+    seed = work.recipe.seed
+    copies = copies_of(settings, rows, seed)
+    return variants(rows.texts, settings.augment, copies, seed, source(work, rows.texts))
 
 
 def source(work: Workspace, texts: Sequence[str]) -> Source:

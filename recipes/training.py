@@ -7,7 +7,7 @@ said in `adapters.training`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,13 +25,14 @@ from adapters.training import PartTrainer, callbacks_of, last_checkpoint
 from distill.learner import Learner
 from distill.windows import Windows, answers
 from recipes.callbacks import Clock, Patience, Progress, Speed, watchers
+from recipes.imbalance import label_loss, say_measures
 from recipes.long_text import Drawn
 from recipes.problems import Problem
-from recipes.recipe import TrainSettings
+from recipes.problems.metrics import higher_is_better
+from recipes.recipe import Resample, TrainSettings
+from recipes.sampling import LengthBuckets, epoch_tokens
 from recipes.workspace import Workspace
 
-#: How many batches are sorted by length together; the more, the less padding and the less chance.
-_BUCKET = 50
 #: After which share of a training without validation it is saved, again and again.
 _SAVED_SHARE = 0.1
 
@@ -62,6 +63,8 @@ class Classifier(nn.Module):
         problem: Has the loss.
         penalty: Returns what a strategy adds to the loss of a step, or None.
         absent: Classes that take no part in the loss.
+        loss: What is minimized instead of the problem's own loss, from
+            `recipes.imbalance.label_loss`.
     """
 
     accepts_loss_kwargs = False
@@ -72,10 +75,11 @@ class Classifier(nn.Module):
         problem: Problem,
         penalty: Callable[[nn.Module], Tensor | None] | None = None,
         absent: Sequence[int] = (),
+        loss: Callable[[Tensor, Tensor], Tensor] | None = None,
     ) -> None:
         super().__init__()
         self.model = model
-        self._problem = problem
+        self._loss = loss or problem.loss
         self._penalty = penalty
         self._absent = list(absent)
 
@@ -100,55 +104,9 @@ class Classifier(nn.Module):
         if self._absent and torch.is_grad_enabled():
             places = torch.tensor(self._absent, device=logits.device)
             counted = logits.index_fill(1, places, torch.finfo(logits.dtype).min)
-        loss = self._problem.loss(counted, labels)
+        loss = self._loss(counted, labels)
         added = self._penalty(self.model) if self._penalty and self.training else None
         return {"loss": loss if added is None else loss + added, "logits": logits}
-
-
-class LengthBuckets(Sampler[int]):
-    """Yields rows so that neighbours are of similar length, in an order fixed by seed and epoch.
-
-    Args:
-        lengths: Length of each row, in tokens.
-        batch_size: Rows that will be batched together.
-        seed: Seed of the order.
-        rows: The rows, if they too are others in each epoch.
-    """
-
-    def __init__(
-        self, lengths: Sequence[int], batch_size: int, seed: int, rows: Drawn | None = None
-    ) -> None:
-        self.lengths = lengths
-        self.batch_size = batch_size
-        self.seed = seed
-        self.rows = rows
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order comes next."""
-        self.epoch = epoch
-        if self.rows is not None:
-            self.rows.epoch = epoch
-
-    def __len__(self) -> int:
-        """Return the number of rows."""
-        return len(self.lengths)
-
-    def __iter__(self) -> Iterator[int]:
-        """Yield every row once."""
-        generator = torch.Generator().manual_seed(self.seed * 100_003 + self.epoch)
-        rows = torch.randperm(len(self.lengths), generator=generator).tolist()
-        window = self.batch_size * _BUCKET
-        batches = []
-        for first in range(0, len(rows), window):
-            part = sorted(rows[first : first + window], key=self.lengths.__getitem__)
-            batches += [part[i : i + self.batch_size] for i in range(0, len(part), self.batch_size)]
-        # The one batch that is not full stays last, so that no other batch is shifted.
-        full = [batch for batch in batches if len(batch) == self.batch_size]
-        rest = [row for batch in batches if len(batch) < self.batch_size for row in batch]
-        for place in torch.randperm(len(full), generator=generator).tolist():
-            yield from full[place]
-        yield from rest
 
 
 def fit(
@@ -185,8 +143,8 @@ def fit(
         sampler: The order of the examples; None for `LengthBuckets`.
     """
     precision = hardware.bf16_for(settings.precision, allow_fallback)
+    speed = Speed(epoch_tokens(train, settings.resample), hardware.device)
     train = Drawn(train, seed)
-    speed = Speed(sum(train.lengths), hardware.device)
     metric = settings.metric or problem.headline
     callbacks: list[TrainerCallback] = [Progress(title, metric), speed]
     callbacks += [found for watch in watchers if (found := watch(title, metric))]
@@ -213,8 +171,9 @@ def fit(
         callbacks=callbacks,
         strategy_callbacks=switches,
         groups=None if strategy is None else partial(call, strategy, "parameter_groups", inner),
+        resample=settings.resample,
+        sampler=sampler,
     )
-    trainer.sampler = sampler
     trainer.remove_callback(PrinterCallback)
     checkpoint = last_checkpoint(folder, arguments.world_size)
     if checkpoint is None or not trainer.take_up_stopped(Path(checkpoint)):
@@ -251,12 +210,16 @@ def fit_adapter(
         absent: Classes that take no part in the loss.
     """
     recipe = work.recipe
+    labels = [row["labels"] for row in train]
+    say_measures(recipe.train, labels, work.rows.labels)
     penalty = None
     if type(work.strategy).penalty is not Strategy.penalty:
         kept = {name: t.to(work.hardware.device) for name, t in (memory or {}).items()}
         penalty = partial(_penalty, work.strategy, kept)
     return fit(
-        Classifier(model, work.problem, penalty, absent),
+        Classifier(
+            model, work.problem, penalty, absent, label_loss(work.problem, recipe.train, labels)
+        ),
         train,
         validation,
         title=title,
@@ -299,7 +262,7 @@ def _arguments(
         save_total_limit=2,
         load_best_model_at_end=True,
         metric_for_best_model=f"eval_{metric}",
-        greater_is_better=True,
+        greater_is_better=higher_is_better(metric),
         restore_callback_states_from_checkpoint=True,
         logging_strategy="steps",
         logging_steps=max(1, steps // settings.batch_size // 10),
@@ -330,15 +293,33 @@ def _penalty(strategy: Strategy, memory: Mapping[str, Tensor], model: nn.Module)
 
 
 class _Trainer(PartTrainer):
-    """The Trainer, with batches bucketed by length if no other order is given."""
+    """The Trainer, with batches bucketed by length and classes drawn as the recipe says.
 
-    sampler: Sampler[int] | None = None
+    Args:
+        resample: How often classes are drawn.
+        sampler: Another order, if one is given.
+        **named: The Trainer's own arguments.
+    """
+
+    def __init__(
+        self, *, resample: Resample | None, sampler: Sampler[int] | None, **named: Any
+    ) -> None:
+        super().__init__(**named)
+        self._resample = resample
+        self._sampler = sampler
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
-        if self.sampler is not None:
-            return self.sampler
+        if self._sampler is not None:
+            return self._sampler
         rows: Any = self.train_dataset if train_dataset is None else train_dataset
-        return LengthBuckets(rows.lengths, self.args.train_batch_size, self.args.seed, rows)
+        return LengthBuckets(
+            rows.lengths,
+            self.args.train_batch_size,
+            self.args.seed,
+            [row["labels"] for row in rows.examples] if self._resample else (),
+            self._resample,
+            rows,
+        )
 
 
 def _comes_and_goes(module: nn.Module) -> bool:

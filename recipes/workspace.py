@@ -187,13 +187,15 @@ class Workspace:
     def save_logits(self, name: str, logits: Mapping[str, np.ndarray]) -> None:
         """Keep an artefact's logits by split, ``[rows, classes]``, for what is compared with it.
 
-        The label ids lie beside them (``test_labels``): the file can be judged without the data.
+        The label ids lie beside them (``test_labels``), and the labels' names (``labels``): the
+        file can be judged without the data.
         """
         import numpy as np
 
         folder = self.folder / "predictions"
         folder.mkdir(exist_ok=True)
         labels = {f"{split}_labels": np.array(getattr(self.rows, split).labels) for split in logits}
+        labels["labels"] = np.array(self.rows.labels)
         # A dict whose keys are only known here does not fit numpy's stub, which also has keywords.
         np.savez(folder / f"{name}.npz", **logits, **labels)  # type: ignore[arg-type, unused-ignore]
 

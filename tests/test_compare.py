@@ -39,6 +39,7 @@ from recipes.reporting.comparison import (
     write_comparison,
 )
 from recipes.reporting.comparison_chart import comparison_chart
+from recipes.reporting.comparison_classes import Rarest, rarest
 from recipes.reporting.comparison_students import gain_of
 from recipes.reuse import same_teacher, take_teacher
 from recipes.run import main as run
@@ -507,6 +508,82 @@ def test_a_cell_with_a_failed_seed_is_not_the_best() -> None:
     assert comparison.best is comparison.results[0]
     assert legend(comparison)[0].endswith("a.")
     assert table_cells(comparison)[1]["cell"] == "b (1 of 2 failed)"
+
+
+def test_the_best_is_chosen_by_what_the_recipes_choose_by(tmp_path: Path) -> None:
+    """Accuracy, and a metric for which the least is best, both say otherwise here."""
+    names = ("validation_accuracy", "validation_macro_f1", "validation_log_loss")
+    measured = {"a": (0.9, 0.6, 0.5), "b": (0.8, 0.7, 0.4), "c": (0.7, 0.5, 0.3)}
+    results = [
+        Result(label, (), [outcome(0, **dict(zip(names, found, strict=True)))])
+        for label, found in measured.items()
+    ]
+    baseline = {"majority": (0.25, 0.125)}
+    best = {}
+    for metric in (None, "macro_f1", "log_loss"):
+        comparison = Comparison("r", results, baseline, metric=metric, rarest="few")
+        assert comparison.best is not None
+        best[metric] = comparison.best.label
+        paths = write_comparison(comparison, tmp_path)
+        story = json.loads(paths[0].read_text())
+        assert (story["metric"], story["best"]) == (metric or "accuracy", best[metric])
+    assert best == {None: "a", "macro_f1": "b", "log_loss": "c"}
+    by_f1, by_loss = (
+        Comparison("r", results, baseline, metric=metric) for metric in ("macro_f1", "log_loss")
+    )
+    assert [row["valid. macro F1"] for row in table_cells(by_f1)] == ["60.00", "70.00", "50.00"]
+    assert [row["valid. log loss"] for row in table_cells(by_loss)] == [
+        "0.5000", "0.4000", "0.3000",
+    ]  # fmt: skip
+    said = legend(by_f1)
+    assert said[0] == "* best on validation, by the teacher's mean of macro F1: b."
+    assert "macro F1, valid. / test: majority 25.00 / 12.50" in said[1]
+    assert "majority 0.2500 / 0.1250" in legend(by_loss)[1]
+    students = [outcome(0, student_test_log_loss=0.25)]
+    assert Result("a", (), students).spread("student_test_log_loss") == "0.2500"
+
+
+def test_students_are_judged_by_their_own_metric(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.json")
+    for name, score in (("teacher", 0.5), ("student", 0.25), ("student-alone", 0.125)):
+        scores = {"accuracy": 0.75, "macro_f1": score}
+        ledger.put(Row("x", name, parameters=1, metrics=scores, validation=scores))
+    found = figures(ledger, "macro_f1")
+    assert found["student_validation_macro_f1"] == found["student_test_macro_f1"] == 0.25
+    assert found["alone_test_macro_f1"] == 0.125
+    better = {**found, "student_validation_macro_f1": 0.5, "student_validation_accuracy": 0.1}
+    cells = [
+        Result(label, (), [Outcome(0, label, f)]) for label, f in (("a", found), ("b", better))
+    ]
+    comparison = Comparison("r", cells, {}, metric="macro_f1")
+    assert comparison.best is cells[1]
+    files = write_comparison(comparison, tmp_path)
+    assert "student valid. macro F1 | alone valid. macro F1" in files[1].read_text()
+    figure = inspect.unwrap(comparison_chart)(comparison)
+    titles = [axes.get_xlabel() for axes in figure.axes]
+    assert any(title.startswith("test macro F1 of the students") for title in titles)
+
+
+def test_the_recall_of_the_rarest_label_is_that_of_the_predictions(tmp_path: Path) -> None:
+    (tmp_path / "predictions").mkdir()
+    labels = np.array([0] * 5 + [2] * 4 + [1] * 9)
+    answers = np.eye(3)[[0] * 5 + [2, 2, 2, 0] + [1] * 9]
+    kept = {"test": answers, "test_labels": labels}
+    np.savez(tmp_path / "predictions" / "old.npz", **kept)
+    np.savez(tmp_path / "predictions" / "teacher.npz", **kept, labels=np.array(["x", "y", "z"]))
+    many = {"test": answers, "test_labels": np.eye(3)[labels], "labels": np.array(["x", "y", "z"])}
+    np.savez(tmp_path / "predictions" / "many.npz", **many)
+    assert rarest(tmp_path, "teacher") == Rarest("z", 4, 0.75)
+    assert [rarest(tmp_path, name) for name in ("old", "many", "missing")] == [None] * 3
+
+
+def test_the_recall_of_the_rarest_label_stands_in_the_table(compared: Path) -> None:
+    story = written(compared)
+    assert story["rarest"] in tiny.LABELS
+    for cell in story["cells"]:
+        found = [rarest(compared / run["folder"], "teacher") for run in cell["runs"]]
+        assert cell["mean"]["rarest_recall"] == fmean(one.recall for one in found if one)
+    assert f'the label "{story["rarest"]}"' in (compared / "comparison.md").read_text()
 
 
 def test_phases_add_their_columns(tmp_path: Path) -> None:

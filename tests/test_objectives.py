@@ -21,6 +21,7 @@ from adapters.tiny import ARCHITECTURES
 from distill import DistillError, LiveTeacher, Objective, Outputs, Pair, Signals, objectives
 from distill.builtin.prediction import (
     CrossEntropy,
+    Focal,
     KullbackLeibler,
     Sigmoid,
     SoftOrdinal,
@@ -96,6 +97,11 @@ def squared(own: np.ndarray, target: np.ndarray) -> float:
 def ce(s: Found, t: Found) -> float:
     each = [-math.log(softmax(s["logits"][row])[label]) for row, label in ((0, 0), (1, 2), (2, 1))]
     return sum(each) / 3  # the fourth text has no label
+
+
+def focal(s: Found, t: Found) -> float:
+    likely = [softmax(s["logits"][row])[label] for row, label in ((0, 0), (1, 2), (2, 1))]
+    return sum(-((1 - p) ** 3) * math.log(p) for p in likely) / 3
 
 
 def kl(s: Found, t: Found) -> float:
@@ -178,6 +184,7 @@ def soft_ordinal(s: Found, t: Found) -> float:
 CASES: list[tuple[Objective, Callable[[Found, Found], float]]] = [
     (CrossEntropy(), ce),
     (SoftOrdinal(), soft_ordinal),
+    (Focal(gamma=3.0), focal),
     (KullbackLeibler(temperature=3.0), kl),
     (SquaredLogits(), mse_logits),
     (Sigmoid(temperature=3.0), sigmoid),
@@ -262,7 +269,8 @@ def test_the_gradient_of_kl_keeps_its_size_at_any_temperature() -> None:
 
 def test_certain_answers_do_not_overflow() -> None:
     own, told = 1e3 * signals(0)["logits"].float(), 1e3 * signals(1)["logits"].float()
-    for objective in (CrossEntropy(), KullbackLeibler(), Sigmoid()):
+    fractional = Focal(gamma=0.5)  # a root has no slope at nothing
+    for objective in (CrossEntropy(), Focal(), fractional, KullbackLeibler(), Sigmoid()):
         own.requires_grad_().grad = None
         loss = objective.loss(Outputs(own), Signals(told), LABELS, MASK, None)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -271,12 +279,58 @@ def test_certain_answers_do_not_overflow() -> None:
         assert bool(own.grad.isfinite().all())
 
 
-def test_texts_without_labels_teach_nothing() -> None:
+@pytest.mark.parametrize("objective", [CrossEntropy(), Focal()])
+def test_texts_without_labels_teach_nothing(objective: Objective) -> None:
     logits = signals(0)["logits"].requires_grad_()
-    loss = CrossEntropy().loss(Outputs(logits), None, torch.full((4,), -100), MASK, None)
+    weighted = objective.weighted([1.0, 2.0, 3.0])
+    loss = weighted.loss(Outputs(logits), None, torch.full((4,), -100), MASK, None)
     loss.backward()  # type: ignore[no-untyped-call]
     assert loss.item() == 0.0
     assert torch.equal(logits.grad, torch.zeros(4, 3))
+
+
+def from_labels(objective: Objective) -> Tensor:
+    return objective.loss(Outputs(signals(0)["logits"]), None, LABELS, MASK, None)
+
+
+def test_focal_loss_without_focus_is_cross_entropy() -> None:
+    assert torch.allclose(from_labels(Focal(gamma=0.0)), from_labels(CrossEntropy()))
+
+
+def test_the_more_focus_the_less_a_sure_answer_pulls() -> None:
+    def pull(gamma: float, lead: float) -> float:
+        logits = torch.tensor([[lead, 0.0, 0.0]], requires_grad=True)
+        Focal(gamma=gamma).loss(Outputs(logits), None, torch.tensor([0]), MASK[:1], None).backward()  # type: ignore[no-untyped-call]
+        assert logits.grad is not None
+        assert logits.grad[0, 0] < 0 < logits.grad[0, 1]
+        return float(-logits.grad[0, 0])
+
+    shares = [pull(gamma, 4.0) / pull(gamma, -1.0) for gamma in (0.0, 1.0, 2.0, 4.0)]
+    assert shares == sorted(shares, reverse=True)
+    assert shares[2] < 0.1 * shares[0]
+
+
+def test_smoothing_gives_every_label_its_share() -> None:
+    target = torch.full((3, 3), 0.3 / 3, dtype=torch.float64)
+    target[range(3), [0, 2, 1]] += 0.7
+    logits = signals(0)["logits"][:3]
+    wanted = torch.nn.functional.cross_entropy(logits, target)
+    assert torch.allclose(from_labels(CrossEntropy(smoothing=0.3)), wanted)
+
+
+@pytest.mark.parametrize("objective", [CrossEntropy(smoothing=0.1), Focal(gamma=1.5)])
+def test_factors_of_labels_count_each_text(objective: Objective) -> None:
+    logits = signals(0)["logits"]
+    alone = [
+        float(objective.loss(Outputs(logits[[row]]), None, LABELS[[row]], MASK[[row]], None))
+        for row in range(3)
+    ]
+    weights = [0.5, 2.0, 7.0]
+    wanted = sum(weights[LABELS[row]] * alone[row] for row in range(3)) / 3
+    assert float(from_labels(objective.weighted(weights))) == pytest.approx(wanted)
+    assert torch.equal(from_labels(objective.weighted(())), from_labels(objective))
+    assert float(from_labels(objective)) == pytest.approx(sum(alone) / 3)  # it has none itself
+    assert KullbackLeibler().weighted(weights) == KullbackLeibler()
 
 
 # Settings.

@@ -133,7 +133,7 @@ def test_extends_lays_one_file_over_another(tmp_path: Path) -> None:
         ("train.epochs=x", "train.epochs='x' should be a valid integer"),
         ("train.epochs=1.5", "train.epochs=1.5 should be a valid integer"),
         ("train.epochs=0", "train.epochs=0 should be greater than or equal to 1"),
-        ("train=3", "should be a section with the keys augment, batch_size"),
+        ("train=3", "should be a section with the keys augment, augment_classes, batch_size"),
         ("strategy.rnk=3", "did you mean 'rank'"),
         ("strategy.rank=0", "rank=0 should be greater"),
         ("strategy.name=lorra", "Did you mean 'lora'"),

@@ -167,14 +167,31 @@ def trainer(section: Callable[[Recipe], Any]) -> Probe:
             patch.setattr("transformers.training_args.is_torch_bf16_gpu_available", lambda: True)
             with pytest.raises(StopError):
                 training.fit(
-                    torch.nn.Linear(1, 1), [{"input_ids": []}], [{}], title="",
+                    torch.nn.Linear(1, 1), [{"input_ids": [], "labels": 0}], [{}], title="",
                     folder=bench.folder / "fit",
-                    settings=section(recipe), problem=SingleLabel(tiny.LABELS), collate=dict,
+                    settings=section(recipe), problem=SingleLabel(["a", "b"]), collate=dict,
                     hardware=able, allow_fallback=True, seed=recipe.seed,
                 )  # fmt: skip
         return told
 
     return probe
+
+
+def read_and_lost(bench: Bench, recipe: Recipe) -> Any:
+    """Return which rows the teacher's first epoch reads, and what some answers lose."""
+    told: list[Any] = []
+
+    def record(self: Any, **_: Any) -> None:
+        torch.manual_seed(0)
+        told.append(list(self._get_train_sampler()))
+        told.append(float(self.model._loss(torch.randn(9, 3), torch.arange(9) % 3)))
+        raise StopError
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training._Trainer, "train", record)
+        with pytest.raises(StopError):
+            bench.untrained(recipe, "finetune")
+    return told
 
 
 def dropout(bench: Bench, recipe: Recipe) -> Any:
@@ -426,6 +443,21 @@ KEYS: dict[str, tuple[list[str], Probe]] = {
     "train.dropout": (["train.dropout=0.3"], dropout),
     "distill.train.dropout": (["distill.train.dropout=0.3"], dropout),
     "merge.into": (["merge.into=dequantized"], merged),
+    "train.loss": (["train.loss=focal"], read_and_lost),
+    "train.class_weights": (["train.class_weights={food: 3}"], read_and_lost),
+    "train.resample": (["train.resample=sqrt"], read_and_lost),
+    "train.augment_classes": (
+        ["train.augment=[swap]", "train.augment_classes=rare"], taught_rows,
+    ),
+    "distill.train.loss": (["distill.train.loss=focal"], lesson),
+    "distill.train.class_weights": (["distill.train.class_weights={food: 3}"], lesson),
+    "distill.train.resample": (["distill.train.resample=sqrt"], lesson),
+    "distill.train.augment_classes": (
+        ["distill.train.augment=[swap]", "distill.train.augment_classes=rare"], lesson,
+    ),
+    "distill.objectives.smoothing": (
+        ["distill.objectives=[ce]", "distill.objectives=[{name: ce, smoothing: 0.2}]"], lesson,
+    ),
     "train.augment": (["train.augment=[swap]"], taught_rows),
     "train.copies": (["train.augment=[swap]", "train.copies=3"], taught_rows),
     "distill.student.layers": (["distill.student.layers=[1, 3]"], lesson),
@@ -507,7 +539,10 @@ for name, value in {
     KEYS[f"distill.imitate.train.{name}"] = (
         [*IMITATE, f"distill.imitate.train.{name}={value}"], imitation,
     )  # fmt: skip
-for name, value in {"dropout": "0.3", "augment": "[swap]", "copies": "2"}.items():
+for name, value in {
+    "dropout": "0.3", "augment": "[swap]", "copies": "2", "loss": "ce",
+    "class_weights": "balanced", "resample": "sqrt", "augment_classes": "rare",
+}.items():  # fmt: skip
     KEYS[f"distill.imitate.train.{name}"] = (
         [*IMITATE, f"distill.imitate.train.{name}={value}"], imitation,
     )  # fmt: skip

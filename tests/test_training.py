@@ -23,8 +23,9 @@ from adapters.strategy import learned_state, prepare
 from adapters.training import last_checkpoint
 from recipes.problems.single_label import SingleLabel
 from recipes.recipe import TrainSettings
+from recipes.sampling import LengthBuckets
 from recipes.tasks import Split, tasks
-from recipes.training import Classifier, LengthBuckets, fit
+from recipes.training import Classifier, fit
 
 Make = Callable[[str], Path]
 CPU = Hardware("cpu", "some CPU", 2, bf16=False, vnni=False, flags=())

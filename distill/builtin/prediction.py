@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from distill.objective import Objective, objectives
 from distill.signals import Need, Outputs, Signals
@@ -16,14 +17,16 @@ if TYPE_CHECKING:
 _UNLABELLED = -100
 
 
-@objectives.register("ce")
-class CrossEntropy(Objective):
-    """Cross-entropy with the labels: what a student without a teacher learns from.
+class _FromLabels(Objective):
+    """What is learnt from labels: the mean over the texts that have one."""
 
-    The form of the labels says what they are: ids ``[batch]``; 0 and 1 for each of several labels
-    ``[batch, labels]``, of which each is a question of its own (binary cross-entropy); or numbers
-    ``[batch]``, whose cross-entropy under a normal distribution is the squared distance.
-    """
+    _weights: tuple[float, ...] = PrivateAttr(())
+
+    def weighted(self, weights: Sequence[float]) -> Self:
+        """Return this objective with a factor for each label."""
+        copy = self.model_copy()
+        copy._weights = tuple(weights)
+        return copy
 
     def loss(
         self,
@@ -33,9 +36,48 @@ class CrossEntropy(Objective):
         mask: Tensor,
         parts: nn.Module | None,
     ) -> Tensor:
-        """Return the mean cross-entropy of the texts that have a label, in nats; 0 if none has."""
-        from torch.nn.functional import binary_cross_entropy_with_logits as binary
-        from torch.nn.functional import cross_entropy, mse_loss
+        """Return the mean of the texts that have a label, in nats; 0 if none has.
+
+        With factors it is still their number that the sum is divided by, not the factors' sum:
+        a batch with a rare label pulls harder than one without.
+        """
+        known = labels != _UNLABELLED
+        ids = labels.where(known, 0)
+        losses = self._losses(student.logits, ids) * known
+        if self._weights:
+            losses = losses * losses.new_tensor(self._weights)[ids]
+        return losses.sum() / known.sum().clamp(min=1)
+
+    def _losses(self, logits: Tensor, ids: Tensor) -> Tensor:
+        """Return the loss of each text, ``[batch]``."""
+        raise NotImplementedError
+
+
+@objectives.register("ce")
+class CrossEntropy(_FromLabels):
+    """Cross-entropy with the labels: what a student without a teacher learns from.
+
+    The form of the labels says what they are: ids ``[batch]``; 0 and 1 for each of several labels
+    ``[batch, labels]``, of which each is a question of its own (binary cross-entropy); or numbers
+    ``[batch]``, whose cross-entropy under a normal distribution is the squared distance.
+
+    Attributes:
+        smoothing: Share of a text's probability that is spread evenly over all labels, which keeps
+            a model from becoming too sure (Szegedy et al., 2016, arXiv:1512.00567).
+    """
+
+    smoothing: float = Field(default=0.0, ge=0, lt=1)
+
+    def loss(
+        self,
+        student: Outputs,
+        teacher: Signals | None,
+        labels: Tensor,
+        mask: Tensor,
+        parts: nn.Module | None,
+    ) -> Tensor:
+        """Return the mean of the texts that have a label, in nats; 0 if none has."""
+        from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss
 
         own = student.logits
         if labels.is_floating_point():
@@ -43,15 +85,42 @@ class CrossEntropy(Objective):
             total = mse_loss(own[there, 0], labels[there].to(own.dtype), reduction="sum")
         elif labels.ndim == 2:
             there = labels != _UNLABELLED
-            total = binary(own[there], labels[there].to(own.dtype), reduction="sum")
+            wanted = labels[there].to(own.dtype) * (1 - self.smoothing) + self.smoothing / 2
+            total = binary_cross_entropy_with_logits(own[there], wanted, reduction="sum")
         else:
-            there = labels != _UNLABELLED
-            total = cross_entropy(own, labels, ignore_index=_UNLABELLED, reduction="sum")
+            return super().loss(student, teacher, labels, mask, parts)
         return total / there.sum().clamp(min=1)
+
+    def _losses(self, logits: Tensor, ids: Tensor) -> Tensor:
+        from torch.nn.functional import cross_entropy
+
+        return cross_entropy(logits, ids, reduction="none", label_smoothing=self.smoothing)
+
+
+@objectives.register("focal")
+class Focal(_FromLabels):
+    """Cross-entropy with the labels in which what is answered rightly and surely counts less.
+
+    Attributes:
+        gamma: How much less: each text counts by the power of what its label's probability lacks.
+            0 is cross-entropy.
+    """
+
+    paper: ClassVar[str] = "Lin et al., 2017, arXiv:1708.02002"
+
+    gamma: float = Field(default=2.0, ge=0)
+
+    def _losses(self, logits: Tensor, ids: Tensor) -> Tensor:
+        from torch import finfo
+
+        own = logits.log_softmax(-1).gather(-1, ids[:, None])[:, 0]
+        # A root of exactly nothing has no gradient.
+        lacking = -own.expm1().clamp(max=-finfo(own.dtype).tiny)
+        return -own * lacking**self.gamma
 
 
 @objectives.register("soft_ordinal")
-class SoftOrdinal(Objective):
+class SoftOrdinal(_FromLabels):
     """Cross-entropy with labels that have an order: a near miss costs less than a far one.
 
     What is asked for is no single label, but a softmax of the negative distances from it.
@@ -59,18 +128,8 @@ class SoftOrdinal(Objective):
 
     paper: ClassVar[str] = "Díaz and Marathe, 2019, CVPR, Soft Labels for Ordinal Regression"
 
-    def loss(
-        self,
-        student: Outputs,
-        teacher: Signals | None,
-        labels: Tensor,
-        mask: Tensor,
-        parts: nn.Module | None,
-    ) -> Tensor:
-        """Return the mean cross-entropy of the texts that have a label, in nats; 0 if none has."""
-        there = labels != _UNLABELLED
-        total = soft_ordinal_loss(student.logits[there], labels[there]).sum()
-        return total / there.sum().clamp(min=1)
+    def _losses(self, logits: Tensor, ids: Tensor) -> Tensor:
+        return soft_ordinal_loss(logits, ids)
 
 
 def soft_ordinal_loss(logits: Tensor, labels: Tensor) -> Tensor:

@@ -145,7 +145,7 @@ class Variant(NamedTuple):
 def variants(
     texts: Sequence[str],
     augmentations: Sequence[Augmentation],
-    copies: int,
+    copies: int | Sequence[int],
     seed: int,
     source: Source,
 ) -> list[Variant]:
@@ -159,7 +159,8 @@ def variants(
     Args:
         texts: What to make new texts of.
         augmentations: The ways to vary a text, at least one.
-        copies: How often each text is varied, and so the most new texts that it can give.
+        copies: How often each text is varied, and so the most new texts that it can give; or how
+            often this one, for each text.
         seed: Seed of all draws.
         source: What the augmentations may draw from.
 
@@ -168,8 +169,9 @@ def variants(
     """
     seen = set(texts)
     found = []
+    each = [copies] * len(texts) if isinstance(copies, int) else copies
     for origin, text in enumerate(_shown(texts)):
-        for new in _variations(text, augmentations, copies, seed, source):
+        for new in _variations(text, augmentations, each[origin], seed, source):
             if new.strip() and new not in seen:
                 seen.add(new)
                 found.append(Variant(new, origin))

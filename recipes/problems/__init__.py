@@ -42,6 +42,8 @@ class Problem(ABC):
     objectives: ClassVar[Mapping[str, str]] = {}
     #: Whether a number added to all logits of a row changes neither its loss nor its answer.
     shift_free: ClassVar[bool] = False
+    #: Whether a row has exactly one of the labels, so that classes can be counted and weighted.
+    exclusive: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -11,6 +11,13 @@ if TYPE_CHECKING:
 
 #: Bins of equal width that part confidences from 0 to 1, as in Guo et al. (2017).
 BINS = 15
+#: Metrics of which less is better.
+_LESS_IS_BETTER = frozenset({"brier", "ece", "log_loss", "mae", "rmse"})
+
+
+def higher_is_better(metric: str) -> bool:
+    """Tell whether more of a metric is better, by its name."""
+    return metric not in _LESS_IS_BETTER
 
 
 def classification_metrics(

@@ -23,6 +23,7 @@ class SingleLabel(Problem):
     headline = "accuracy"
     decides: ClassVar[frozenset[str]] = frozenset({"calibrate", "offsets", "precision"})
     shift_free = True
+    exclusive = True
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the mean cross-entropy, in nats."""

@@ -10,12 +10,15 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from recipes.ledger import Ledger, write_json
+from recipes.ledger import Ledger, Row, write_json
+from recipes.problems.metrics import higher_is_better
 from recipes.reporting.bootstrap import Gain
 from recipes.reporting.comparison_chart import comparison_chart
 from recipes.reporting.comparison_students import student_cells, student_figures, student_legend
 from recipes.reporting.learning_curve import curve_cells, is_curve, learning_curve
 from recipes.reporting.table import print_table
+from recipes.reporting.units import metric_words
+from recipes.tasks.wording import shown
 
 _BASELINES = ("majority", "tfidf-logreg", "frozen-logreg")
 CURVE = "learning_curve.png"
@@ -78,10 +81,15 @@ class Result:
         return stdev(values) if len(values) > 1 else None
 
     def spread(self, name: str) -> str:
-        """Write the mean of a fraction and its deviation in percent; nothing if it is unknown."""
+        """Write the mean of a fraction and its deviation in percent; nothing if it is unknown.
+
+        What is better the less it is is no fraction, and is written as it is.
+        """
         mean, deviation = self.mean(name), self.deviation(name)
         if mean is None:
             return ""
+        if not higher_is_better(re.split(r"(?:^|_)(?:validation|test)_", name)[-1]):
+            return f"{mean:.4f}" + (f" ±{deviation:.4f}" if deviation is not None else "")
         return f"{100 * mean:.2f}" + (f" ±{100 * deviation:.2f}" if deviation is not None else "")
 
     def _values(self, name: str) -> list[float]:
@@ -95,32 +103,42 @@ class Comparison:
     Attributes:
         recipe: Name of the recipe.
         results: One a cell, in the order given.
-        baselines: Accuracy on the validation and on the test split, by baseline's name.
+        baselines: Accuracy, or `metric`, on the validation and on the test split, by baseline's
+            name.
         notes: What a reader should know.
+        metric: What the recipes choose by instead of accuracy; None if they do not.
+        rarest: The name of the label whose recall is told; empty if none is.
     """
 
     recipe: str
     results: Sequence[Result]
     baselines: dict[str, tuple[float, float]]
     notes: Sequence[str] = ()
+    metric: str | None = None
+    rarest: str = ""
 
     @property
     def judged(self) -> str:
-        """Whose validation accuracy says which cell is best: ``student`` or ``teacher``."""
+        """Whose validation metric says which cell is best: ``student`` or ``teacher``."""
         students = any(result.mean("gain") is not None for result in self.results)
         return "student" if students else "teacher"
 
     @cached_property
     def best(self) -> Result | None:
-        """The cell with the highest mean validation accuracy of those without a failed seed.
+        """The cell with the best mean validation metric of those without a failed seed.
 
         None where the cells have learnt from different numbers of rows.
         """
-        name = {"student": "student_validation_accuracy", "teacher": "validation_accuracy"}
         if is_curve(self.results):  # more rows are better; and of few, few are to choose by
             return None
-        whole = [result for result in self.results if not result.failed]
-        return max(whole, key=lambda r: r.mean(name[self.judged]) or 0.0, default=None)
+        metric = self.metric or "accuracy"
+        name = f"validation_{metric}"
+        name = f"student_{name}" if self.judged == "student" else name
+        known = [
+            (r, mean) for r in self.results if not r.failed and (mean := r.mean(name)) is not None
+        ]
+        choose = max if higher_is_better(metric) else min
+        return choose(known, key=lambda one: one[1], default=(None, 0.0))[0]
 
     def overhead(self, result: Result) -> float | None:
         """Return a cell's tokens a second as a multiple of the first cell's."""
@@ -128,21 +146,28 @@ class Comparison:
         return own / first if own and first else None
 
 
-def figures(ledger: Ledger) -> dict[str, float]:
+def figures(ledger: Ledger, metric: str | None = None) -> dict[str, float]:
     """Return what a run measured, by name; what its ledger does not know is left out.
 
     Accuracies, ``trainable_share`` and ``merge_agreement`` (equal test labels before and after the
     adapter was merged) are fractions.
+
+    Args:
+        ledger: The run's.
+        metric: A metric that is told as accuracy is, such as ``validation_macro_f1``.
     """
     teacher = ledger["teacher"]
     found = {
         "validation_accuracy": teacher.validation_score,
         "test_accuracy": teacher.score,
         **({"macro_f1": f1} if (f1 := teacher.metrics.get("macro_f1")) is not None else {}),
-        "trainable_parameters": teacher.trainable_parameters,
-        "trainable_share": teacher.trainable_parameters / teacher.parameters,
         "seconds": teacher.seconds,
     }
+    if teacher.trainable_parameters:  # none of a teacher that has learnt elsewhere
+        found["trainable_parameters"] = teacher.trainable_parameters
+        found["trainable_share"] = teacher.trainable_parameters / teacher.parameters
+    if metric is not None:
+        found[f"validation_{metric}"], found[f"test_{metric}"] = scores(teacher, metric)
     for name in ("tokens_per_second", "peak_memory_bytes"):
         if value := getattr(teacher, name):  # zero stands for not measured
             found[name] = value
@@ -153,13 +178,19 @@ def figures(ledger: Ledger) -> dict[str, float]:
     found |= {name: value for name in _PHASES if (value := teacher.phases.get(name)) is not None}
     if "joint" in ledger:
         found["joint_accuracy"] = ledger["joint"].score
-    return found | student_figures(ledger)
+    return found | student_figures(ledger, metric)
 
 
-def baselines(ledger: Ledger) -> dict[str, tuple[float, float]]:
-    """Return a run's baselines: accuracy on the validation and on the test split, by name."""
+def scores(row: Row, metric: str | None) -> tuple[float, float]:
+    """Return a row's metric on the validation and on the test split; None for its headline."""
+    name = metric or row.headline
+    return row.validation[name], row.metrics[name]
+
+
+def baselines(ledger: Ledger, metric: str | None = None) -> dict[str, tuple[float, float]]:
+    """Return a run's baselines: `scores` on the validation and on the test split, by name."""
     rows = [ledger[name] for name in _BASELINES if name in ledger]
-    return {row.name: (row.validation_score, row.score) for row in rows}
+    return {row.name: scores(row, metric) for row in rows}
 
 
 def print_comparison(comparison: Comparison) -> None:
@@ -196,16 +227,23 @@ def legend(comparison: Comparison) -> list[str]:
     """Return the lines below the tables."""
     lines = []
     if comparison.best is not None:
+        what = f"mean{f' of {metric_words(comparison.metric)}' if comparison.metric else ''}"
         lines.append(
-            f"* best on validation, by the {comparison.judged}'s mean: {comparison.best.label}."
+            f"* best on validation, by the {comparison.judged}'s {what}: {comparison.best.label}."
+        )
+    if comparison.rarest:
+        lines.append(
+            f"rarest: test rows with the label {shown(comparison.rarest)}, which the fewest have, "
+            "that the teacher finds (its recall)."
         )
     lines += student_legend(comparison.results)
     if comparison.baselines:
         told = ", ".join(
-            f"{name} {100 * valid:.2f} / {100 * test:.2f}"
+            f"{name} {written(valid, comparison.metric)} / {written(test, comparison.metric)}"
             for name, (valid, test) in comparison.baselines.items()
         )
-        lines.append(f"Baselines of {comparison.results[0].label}, valid. / test: {told}.")
+        what = f"{metric_words(comparison.metric)}, " if comparison.metric else ""
+        lines.append(f"Baselines of {comparison.results[0].label}, {what}valid. / test: {told}.")
     return [*lines, *comparison.notes]
 
 
@@ -214,12 +252,15 @@ def _row(comparison: Comparison, result: Result) -> dict[str, str]:
         mean = result.mean(name)
         return "" if mean is None else write(mean)
 
-    overhead = comparison.overhead(result)
+    overhead, metric = comparison.overhead(result), comparison.metric
     return {
         "cell": _title(comparison, result),
         "valid.": result.spread("validation_accuracy") or "failed",
         "test": result.spread("test_accuracy"),
-        "macro F1": result.spread("macro_f1"),
+        f"valid. {metric_words(metric or '')}": result.spread(f"validation_{metric}"),
+        f"test {metric_words(metric or '')}": result.spread(f"test_{metric}"),
+        "macro F1": "" if metric == "macro_f1" else result.spread("macro_f1"),
+        "rarest": result.spread("rarest_recall"),
         "avg phases": result.spread("average_accuracy"),
         "forgetting": result.spread("forgetting"),
         "transfer": result.spread("forward_transfer"),
@@ -235,6 +276,11 @@ def _row(comparison: Comparison, result: Result) -> dict[str, str]:
     }
 
 
+def written(value: float, metric: str | None) -> str:
+    """Write a metric: in percent if it is a fraction, None for accuracy."""
+    return f"{100 * value:.2f}" if higher_is_better(metric or "") else f"{value:.4f}"
+
+
 def _title(comparison: Comparison, result: Result) -> str:
     return f"{result.title}{' *' if result is comparison.best else ''}"
 
@@ -244,7 +290,7 @@ def _tables(comparison: Comparison) -> list[list[dict[str, str]]]:
     tables = [table_cells(comparison)]
     if comparison.judged == "student":
         titles = [_title(comparison, result) for result in comparison.results]
-        tables.append(_filled(student_cells(comparison.results, titles)))
+        tables.append(_filled(student_cells(comparison.results, titles, comparison.metric)))
     if is_curve(comparison.results):
         titles = [result.title for result in comparison.results]
         tables.append(_filled(curve_cells(comparison.results, titles)))
@@ -279,12 +325,15 @@ def _escaped(text: str) -> str:
 
 
 def _plain(comparison: Comparison) -> dict[str, Any]:
+    metric = comparison.metric or "accuracy"
     return {
         "recipe": comparison.recipe,
+        "metric": metric,
+        "rarest": comparison.rarest or None,
         "best": comparison.best.label if comparison.best else None,
         "cells": [_plain_result(comparison, result) for result in comparison.results],
         "baselines": {
-            name: {"validation_accuracy": valid, "test_accuracy": test}
+            name: {f"validation_{metric}": valid, f"test_{metric}": test}
             for name, (valid, test) in comparison.baselines.items()
         },
         "notes": list(comparison.notes),

@@ -8,6 +8,7 @@ from math import ceil, nan
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
+from recipes.problems.metrics import higher_is_better
 from recipes.reporting.drawing import (
     SMALL,
     SPLITS,
@@ -17,7 +18,7 @@ from recipes.reporting.drawing import (
     picture,
     shade,
 )
-from recipes.reporting.units import breadth, narrow
+from recipes.reporting.units import breadth, metric_words, narrow
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,7 +49,8 @@ _Values = Sequence[float | None]
 def comparison_chart(comparison: Comparison) -> Figure:
     """What the cells came to; a panel for which nothing was measured is left out.
 
-    Accuracy with its deviation over the seeds; means of the share of weights that learn, seconds,
+    Accuracy, the metric that the recipes choose by and the recall of the rarest label with their
+    deviation over the seeds; means of the share of weights that learn, seconds,
     tokens a second, peak memory, and the share of labels that merging keeps. Where students were
     trained, first their accuracy, their gain with its interval, their share of the teacher's
     accuracy, their seconds and the tokens that they read.
@@ -92,6 +94,7 @@ def _panels(comparison: Comparison) -> Iterator[Callable[[Axes], None]]:
         whose = "accuracy of the teacher"
     title = f"{whose}, %; line: deviation over seeds"
     yield partial(_accuracies, comparison, _ACCURACIES, title)
+    yield from _other_panels(comparison, whose.removeprefix("accuracy"))
     for name, scale, draw, write, title in (
         ("trainable_share", 100, _shares, _share, "weights that learn, % (logarithmic)"),
         ("seconds", 1, _bars, "{:,.1f}".format, "seconds of fine-tuning"),
@@ -103,6 +106,23 @@ def _panels(comparison: Comparison) -> Iterator[Callable[[Axes], None]]:
         values = [None if mean is None else scale * mean for mean in means]
         if any(value is not None for value in values):
             yield partial(_panel, values, draw, write, title)
+
+
+def _other_panels(comparison: Comparison, whose: str) -> Iterator[Callable[[Axes], None]]:
+    """Yield what draws the metric that the recipes choose by, and the rarest label's recall."""
+    metric = comparison.metric
+    if metric is not None and higher_is_better(metric):
+        words = metric_words(metric)
+        if comparison.judged == "student":
+            named = {name.replace("accuracy", metric): series for name, series in _STUDENTS.items()}
+            title = f"test {words} of the students, %; line: deviation"
+            yield partial(_accuracies, comparison, named, title)
+        named = {f"{split}_{metric}": (split, SPLITS[split]) for split in ("validation", "test")}
+        yield partial(_accuracies, comparison, named, f"{words}{whose}, %; line: deviation")
+    if comparison.rarest:
+        named = {"rarest_recall": ("test", SPLITS["test"])}
+        title = f"recall{whose} of {narrow(comparison.rarest, 16)}, the rarest label, %"
+        yield partial(_accuracies, comparison, named, title)
 
 
 def _student_panels(comparison: Comparison) -> Iterator[Callable[[Axes], None]]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from recipes.ledger import Ledger
 from recipes.reporting.bootstrap import RESAMPLES, Gain, paired_gain
+from recipes.reporting.units import metric_words
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,8 +19,10 @@ if TYPE_CHECKING:
 STUDENTS = {"student": "student", "student-alone": "alone"}
 
 
-def student_figures(ledger: Ledger) -> dict[str, float]:
+def student_figures(ledger: Ledger, metric: str | None = None) -> dict[str, float]:
     """Return what a run's students measured, by name; nothing if it has not finished both.
+
+    Beside accuracy they are told ``metric``, if one is named.
 
     ``gain`` is the test accuracy of the student less that of the one without a teacher,
     ``teacher_share`` the student's as a share of the teacher's, fractions.
@@ -31,6 +34,9 @@ def student_figures(ledger: Ledger) -> dict[str, float]:
         row = ledger[name]
         found[f"{short}_validation_accuracy"] = row.validation_score
         found[f"{short}_test_accuracy"] = row.score
+        if metric is not None:
+            found[f"{short}_validation_{metric}"] = row.validation[metric]
+            found[f"{short}_test_{metric}"] = row.metrics[metric]
         found[f"{short}_seconds"] = row.seconds
         if row.tokens_read:
             found[f"{short}_tokens"] = row.tokens_read
@@ -74,14 +80,17 @@ def _right(folder: Path, name: str) -> np.ndarray:
     return right
 
 
-def student_cells(results: Sequence[Result], titles: Sequence[str]) -> list[dict[str, str]]:
+def student_cells(
+    results: Sequence[Result], titles: Sequence[str], metric: str | None = None
+) -> list[dict[str, str]]:
     """Return the cells of the students' table by column, row by row.
 
     Args:
         results: The comparison's.
         titles: What the first column says, one a result.
+        metric: What is told beside accuracy; None for nothing.
     """
-    return [_row(result, title) for result, title in zip(results, titles, strict=True)]
+    return [_row(result, title, metric) for result, title in zip(results, titles, strict=True)]
 
 
 def student_legend(results: Sequence[Result]) -> list[str]:
@@ -103,7 +112,7 @@ def student_legend(results: Sequence[Result]) -> list[str]:
     return lines
 
 
-def _row(result: Result, title: str) -> dict[str, str]:
+def _row(result: Result, title: str, metric: str | None) -> dict[str, str]:
     def single(name: str, scale: float, digits: int) -> str:
         mean = result.mean(name)
         return "" if mean is None else f"{mean / scale:,.{digits}f}"
@@ -114,6 +123,11 @@ def _row(result: Result, title: str) -> dict[str, str]:
         "alone valid.": result.spread("alone_validation_accuracy"),
         "student test": result.spread("student_test_accuracy"),
         "alone test": result.spread("alone_test_accuracy"),
+        **{
+            f"{name} {split} {metric_words(metric or '')}": result.spread(f"{name}_{kept}_{metric}")
+            for split, kept in (("valid.", "validation"), ("test", "test"))
+            for name in STUDENTS.values()
+        },
         "gain": _gain(result),
         "of teacher %": single("teacher_share", 0.01, 1),
         "student s": single("student_seconds", 1, 1),

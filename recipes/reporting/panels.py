@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from recipes.long_text import told
+from recipes.problems.metrics import higher_is_better
 from recipes.reporting import charts, label_charts
 from recipes.reporting.summary import Summary, accuracy, called, latency, merit, speed
 from recipes.reporting.units import apart, megabytes, one_line, percent
@@ -97,10 +98,11 @@ def trainings(work: Workspace) -> list[Panel]:
         for name in _TRAININGS
         if (path := work.folder / "curves" / f"{name}.json").exists()
     }
-    metrics = {name: _settings(work, name).metric or work.problem.headline for name in logs}
-    metric = metrics.get("teacher", work.problem.headline)
-    if any(other != metric for other in metrics.values()):
-        metric = work.problem.headline
+    usual = work.problem.headline
+    metrics = {name: _settings(work, name).metric or usual for name in logs}
+    metric = metrics.get("teacher", usual)
+    if any(other != metric for other in metrics.values()) or not higher_is_better(metric):
+        metric = usual  # what the chart is scaled for
     curves = {name: _curve(log, f"eval_{metric}") for name, log in logs.items()}
     losses = {name: _curve(log, "loss") for name, log in logs.items()}
     if not all(curves.values()) or not all(losses.values()) or not logs:
@@ -110,7 +112,8 @@ def trainings(work: Workspace) -> list[Panel]:
     for name, log in logs.items():
         chosen = _by_phase(work, name, _curve(log, f"eval_{metrics[name]}"))
         bests = [[value for _, value in curve] for curve in chosen]
-        kept[name] = [values.index(max(values)) for values in bests]
+        choose = max if higher_is_better(metrics[name]) else min
+        kept[name] = [values.index(choose(values)) for values in bests]
     remarks = [_kept(work, name, phases, kept[name]) for name, phases in parts.items()]
     falls = [f"{name} {log[0][1]:.2f} → {log[-1][1]:.2f}" for name, log in losses.items()]
     terms = _terms(work)
@@ -126,10 +129,23 @@ def trainings(work: Workspace) -> list[Panel]:
             "losses",
             "Learning: training loss",
             f"From first to last: {listed(falls)}. Scales differ: the student's loss is "
-            f"{terms}, the others' is cross-entropy{added}.",
+            f"{terms}, the others' is {_label_losses(work)}{added}.",
             charts.losses(losses),
         ),
     ]
+
+
+def _label_losses(work: Workspace) -> str:
+    """Name the losses of those that learn from labels alone."""
+    from distill import objectives
+    from distill.builtin.prediction import CrossEntropy
+    from recipes.imbalance import label_terms
+
+    recipe = work.recipe
+    terms = [recipe.train.loss or CrossEntropy(), *label_terms(recipe.distill.objectives)]
+    names = [objectives.name_of(type(term)) for term in terms]
+    words = {"ce": "cross-entropy", "focal": "focal loss"}
+    return " or ".join(dict.fromkeys(words.get(name, name) for name in names))
 
 
 def _settings(work: Workspace, name: str) -> Any:

@@ -27,6 +27,11 @@ def apart(difference: float, digits: int = 1) -> str:
     return f"{100 * abs(difference):.{digits}f}\u00a0pt"
 
 
+def metric_words(metric: str) -> str:
+    """Write a metric's name for people, such as ``macro F1``."""
+    return metric.replace("_", " ").replace("f1", "F1")
+
+
 def milliseconds(value: float) -> str:
     """Write milliseconds to about three digits."""
     digits = 1 if value >= 10 else 2 if value >= 0.1 else 3

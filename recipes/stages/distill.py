@@ -9,15 +9,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from distill import Objective, objectives
-from distill.builtin.prediction import CrossEntropy
 from distill.learner import Learner
 from recipes.console import is_main, say
+from recipes.imbalance import class_weights, label_terms, say_measures
 from recipes.imitation import Imitated, imitate
 from recipes.ledger import Row
-from recipes.long_text import drawn_tokens
 from recipes.others import STUDENT, students
 from recipes.proof import agreement, answer_splits, check_reload, count, learning, measured, size
 from recipes.recipe import TrainSettings
+from recipes.sampling import epoch_tokens
 from recipes.stages import SIGNALS
 from recipes.students import Start, described, foretold, make, trimmed
 from recipes.tasks import Split
@@ -55,9 +55,11 @@ def run(work: Workspace) -> None:
             shutil.rmtree(work.folder / name, ignore_errors=True)
     start, known, train = lesson.start, lesson.known, settings.train
     if settings.alone == "reading":
-        read = train.epochs * _tokens(lesson.examples) + lesson.earlier
-        train = train.model_copy(update={"epochs": max(1, round(read / _tokens(known)))})
-    learner = Learner(start.alone, taught_by(work, (CrossEntropy(),)), None, start.pair)
+        read = train.epochs * epoch_tokens(lesson.examples, train.resample) + lesson.earlier
+        epochs = round(read / epoch_tokens(known, train.resample))
+        train = train.model_copy(update={"epochs": max(1, epochs)})
+    terms = _weighted(work, taught_by(work, label_terms(settings.objectives)), known)
+    learner = Learner(start.alone, terms, None, start.pair)
     said = [f"learnt from the labels alone, for at most {counted(train.epochs, 'epoch')}"]
     if work.recipe.strategy is None and settings.student.model is None:
         said.append("starts from the teacher's own layers, as nothing else is known of them")
@@ -112,7 +114,8 @@ def _teach(work: Workspace, name: str, teacher: PreTrainedModel, lesson: _Lesson
     settings, start, before = work.recipe.distill, lesson.start, lesson.before
     begun = time.perf_counter() - (before.seconds if before is not None else 0)
     taught = signals(work, teacher, start, lesson.texts)
-    terms = taught_by(work, settings.objectives)
+    say_measures(settings.train, _labels(lesson.examples), work.rows.labels)
+    terms = _weighted(work, taught_by(work, settings.objectives), lesson.examples)
     learner = Learner(start.student, terms, taught, start.pair)
     notes = _notes(work, lesson.more, before)
     if name != STUDENT:
@@ -150,14 +153,25 @@ def taught_by(work: Workspace, given: Sequence[Objective]) -> tuple[Objective, .
     for objective in given:
         name = objectives.name_of(type(objective))
         other = work.problem.objectives.get(name, name)
-        fields = {key: getattr(objective, key) for key in type(objective).model_fields}
+        if other == name:
+            found.append(objective)
+            continue
         known = objectives.get(other)
-        found.append(objective if other == name else known(**fields))
+        fields = {key: getattr(objective, key) for key in known.model_fields}
+        found.append(known(**fields))
     return tuple(found)
 
 
-def _tokens(examples: Sequence[Example]) -> int:
-    return sum(map(drawn_tokens, examples))
+def _weighted(
+    work: Workspace, terms: Sequence[Objective], examples: Sequence[Example]
+) -> list[Objective]:
+    """Let the terms that look at labels have the weights that the recipe asks for."""
+    weights = class_weights(work.recipe.distill.train, _labels(examples), work.rows.labels)
+    return [term.weighted(weights) for term in terms]
+
+
+def _labels(examples: Sequence[Example]) -> list[int]:
+    return [example["labels"] for example in examples]
 
 
 def _learn(
@@ -197,6 +211,7 @@ def _learn(
     )
     if not is_main():
         return
+    passed = epoch_tokens(examples, settings.resample)
     student.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     work.save_history(name, trained.history)
@@ -214,7 +229,7 @@ def _learn(
         seconds=time.perf_counter() - begun,
         teacher_seconds=getattr(learner.teacher, "seconds", 0.0),
         tokens_per_second=trained.tokens_per_second,
-        tokens_read=earlier + round(trained.history[-1]["epoch"] * _tokens(examples)),
+        tokens_read=earlier + round(trained.history[-1]["epoch"] * passed),
         peak_memory_bytes=trained.peak_memory_bytes,
         agreement=agreement(work, "merged", logits),
         notes=[*notes, *work.missing_capabilities()],

@@ -1,0 +1,209 @@
+"""What is done about classes of unequal size: weights, losses, draws, and copies of rare rows."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from distill import objectives
+from distill.builtin.prediction import CrossEntropy
+from distill.objective import Objective
+from distill.signals import Outputs
+from recipes.console import say
+from recipes.errors import RecipeError
+from recipes.problems import Problem
+from recipes.recipe import Resample, TrainSettings
+from recipes.tasks import UNLABELLED, Split
+from recipes.tasks.wording import listed, shown
+from recipes.workspace import Workspace
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+#: Of how many labels weights and draws are told one by one.
+_TOLD = 12
+
+
+def check_measures(work: Workspace) -> None:
+    """Check what both trainings do about imbalance against the data.
+
+    Raises:
+        RecipeError: The rows have no single label, or a weight is for a label that is not there.
+    """
+    for where, settings in _trainings(work):
+        asked = [name for name in _MEASURES if getattr(settings, name) != _default(name)]
+        if asked and not work.problem.exclusive:
+            raise RecipeError(
+                f"{where}.{asked[0]} is for rows that have exactly one of several labels, and "
+                f"these are {work.rows.problem} data. Leave it out."
+            )
+        if isinstance(settings.class_weights, Mapping):
+            _check_names(f"{where}.class_weights", list(settings.class_weights), work.rows.labels)
+
+
+def class_weights(
+    settings: TrainSettings, labels: Sequence[int], names: Sequence[str]
+) -> tuple[float, ...]:
+    """Return how much a row of each class counts; 1 on the average of the rows that are drawn.
+
+    ``balanced`` lets all classes weigh the same in sum, as scikit-learn's ``balanced`` does.
+
+    Args:
+        settings: The training.
+        labels: Label ids of the rows that are learnt from; `UNLABELLED` ones do not count.
+        names: The label names that ids are positions in. A class without rows weighs 1.
+
+    Returns:
+        A weight for each name; nothing if all weigh the same.
+    """
+    if settings.class_weights is None:
+        return ()
+    counts = Counter(label for label in labels if label != UNLABELLED)
+    drawn = shares(counts, settings.resample)
+    if settings.class_weights == "balanced":
+        raw = {label: 1 / (len(counts) * share) for label, share in drawn.items()}
+    else:
+        raw = {label: settings.class_weights.get(names[label], 1.0) for label in counts}
+    mean = math.fsum(share * raw[label] for label, share in drawn.items())
+    return tuple(raw[label] / mean if label in raw else 1.0 for label in range(len(names)))
+
+
+def label_loss(
+    problem: Problem, settings: TrainSettings, labels: Sequence[int]
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return the loss of a training that learns from labels alone.
+
+    Args:
+        problem: Has the loss that is used if the recipe does not ask for another.
+        settings: The training.
+        labels: Label ids of the rows that are learnt from.
+
+    Returns:
+        A function of logits ``[batch, classes]`` and label ids ``[batch]`` to a scalar.
+    """
+    import torch
+
+    weights = class_weights(settings, labels, problem.labels)
+    if settings.loss is None and not weights:
+        return problem.loss
+    own = objectives.get(problem.objectives.get("ce", "ce"))
+    objective = (settings.loss or own()).weighted(weights)
+
+    def loss(logits: Tensor, labels: Tensor) -> Tensor:
+        # As in distillation: every number in float32, whatever the model computes in.
+        with torch.autocast(logits.device.type, enabled=False):
+            return objective.loss(
+                Outputs(logits.float()), None, labels, torch.ones_like(labels)[:, None], None
+            )
+
+    return loss
+
+
+def label_terms(objectives: Sequence[Objective]) -> list[Objective]:
+    """Return the terms of a student that learns from the labels alone, from begin to end.
+
+    They are those that ask no teacher for anything, or cross-entropy if there are none.
+    """
+    whole = {"weight": 1.0, "since": 0.0, "until": 1.0, "schedule": "constant"}
+    found = [term.model_copy(update=whole) for term in objectives if not term.needs]
+    return found or [CrossEntropy()]
+
+
+def say_measures(settings: TrainSettings, labels: Sequence[int], names: Sequence[str]) -> None:
+    """Say how much a row of each class counts, and how many an epoch draws."""
+    if len(names) > _TOLD:
+        return
+    if weights := class_weights(settings, labels, names):
+        say(f"  class weights: {_by_name(names, dict(enumerate(weights)), '.2f')}")
+    if settings.resample is not None:
+        counts = Counter(label for label in labels if label != UNLABELLED)
+        say(f"  rows an epoch: {_by_name(names, draws(counts, settings.resample), ',')}")
+
+
+def shares(counts: Mapping[int, int], resample: Resample | None) -> dict[int, float]:
+    """Return which share of all draws each class has.
+
+    Args:
+        counts: Rows of each class, at least one.
+        resample: How often classes are drawn; None for as often as they have rows.
+    """
+    power = {None: 1.0, "sqrt": 0.5, "balanced": 0.0}[resample]
+    total = sum(count**power for count in counts.values())
+    return {label: count**power / total for label, count in counts.items()}
+
+
+def draws(counts: Mapping[int, int], resample: Resample | None) -> dict[int, int]:
+    """Return how many rows of each class an epoch draws, as many together as there are.
+
+    Args:
+        counts: Rows of each class; what stands under `UNLABELLED` keeps its number.
+        resample: How often classes are drawn; None for as often as they have rows.
+    """
+    known = {label: count for label, count in counts.items() if label != UNLABELLED}
+    total = sum(known.values())
+    exact = {label: total * share for label, share in shares(known, resample).items()}
+    found = {label: int(wanted) for label, wanted in exact.items()}
+    # The largest remainders are rounded up; of equal ones, those of the first classes.
+    short = total - sum(found.values())
+    for label in sorted(exact, key=lambda label: (found[label] - exact[label], label))[:short]:
+        found[label] += 1
+    return {label: found.get(label, count) for label, count in sorted(counts.items())}
+
+
+def copies_of(settings: TrainSettings, rows: Split, seed: int) -> Sequence[int]:
+    """Return how many new texts are made of each row.
+
+    Rare classes are those with fewer rows than the mean of all; they get as many copies as they
+    lack, at most `TrainSettings.copies` for each row, and their rows get the same number, give or
+    take one.
+
+    Args:
+        settings: The training.
+        rows: The training rows.
+        seed: Decides which rows get the one more; not their order.
+    """
+    if settings.augment_classes == "all":
+        return [settings.copies] * len(rows)
+    rows_of: dict[int, list[int]] = {}
+    for row in sorted(range(len(rows)), key=lambda row: rows.texts[row]):
+        rows_of.setdefault(rows.labels[row], []).append(row)
+    mean = round(len(rows) / len(rows_of))
+    copies = [0] * len(rows)
+    for own in rows_of.values():
+        whole, rest = divmod(max(0, mean - len(own)), len(own))
+        more = set(Random(seed).sample(own, rest))
+        for row in own:
+            copies[row] = min(settings.copies, whole + (row in more))
+    return copies
+
+
+#: Keys of a training that are about classes.
+_MEASURES = ("loss", "class_weights", "resample", "augment_classes")
+
+
+def _default(name: str) -> Any:
+    return TrainSettings.model_fields[name].default
+
+
+def _trainings(work: Workspace) -> list[tuple[str, TrainSettings]]:
+    return [("train", work.recipe.train), ("distill.train", work.recipe.distill.train)]
+
+
+def _check_names(key: str, given: Sequence[str], names: Sequence[str]) -> None:
+    unknown = [name for name in given if name not in names]
+    if not unknown:
+        return
+    near = difflib.get_close_matches(unknown[0], names, n=1)
+    hint = f" Did you mean {shown(near[0])}?" if near else ""
+    raise RecipeError(
+        f"{key} names {listed(map(shown, unknown))}, which no row has as its label.{hint} The "
+        f"labels are {listed(map(shown, names), 20)}."
+    )
+
+
+def _by_name(names: Sequence[str], values: Mapping[int, float], form: str) -> str:
+    return ", ".join(f"{names[label]} {value:{form}}" for label, value in values.items())
