@@ -10,6 +10,7 @@ from adapters.backbone import head_modules, put_back_layers
 from adapters.errors import AdapterError
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import nn
     from transformers import PreTrainedModel
 
@@ -95,6 +96,21 @@ def draw_head(model: PreTrainedModel, seed: int) -> None:
                 # transformers' own initialisation passes over what was loaded.
                 weight._is_hf_initialized = False
             model._init_weights(module)
+
+
+def begin_with(model: PreTrainedModel, logits: np.ndarray) -> None:
+    """Let a classifier with a new head begin with some logits, whatever the text.
+
+    Args:
+        model: The classifier; one whose output layer has no bias is left as it is.
+        logits: ``[labels]``.
+    """
+    import torch
+
+    bias = output_layer(model).bias
+    if bias is not None:
+        with torch.no_grad():
+            bias.copy_(torch.as_tensor(logits))
 
 
 def output_layer(model: PreTrainedModel) -> nn.Linear:

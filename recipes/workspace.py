@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapters.backbone import Quantization, load_backbone
-from adapters.classifier import load_classifier
+from adapters.classifier import begin_with, load_classifier
 from adapters.hardware import Hardware
 from adapters.strategy import Strategy
 from recipes import assets
@@ -142,7 +142,7 @@ class Workspace:
         recipe = self.recipe
         if path is not None:
             (path / "config.json").stat()
-        return load_backbone(
+        model = load_backbone(
             path or self.backbone.path,
             self.rows.labels if labels is None else labels,
             quantization=quantization,
@@ -152,6 +152,11 @@ class Workspace:
             seed=recipe.seed,
             kind=self.problem.kind,
         )
+        if path is None and self.rows.problem == "multi_label":
+            # Of many labels a text has few. A new head that begins with their odds need not learn
+            # first to say no (Lin et al., 2017, arXiv:1708.02002, section 4.1).
+            begin_with(model, self.problem.constant())
+        return model
 
     def load_taught(self) -> PreTrainedModel:
         """Load the backbone as the finished classifier that it is in a run without a strategy.
