@@ -5,13 +5,16 @@ from __future__ import annotations
 import csv
 import json
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 import pytest
 import tiny
+import tiny_server
 import torch
 from test_run import QUICK
 
@@ -299,3 +302,55 @@ def test_labels_with_few_rows(rare: str, left: int, tmp_path: Path) -> None:
     found = read(write(tmp_path / "several.jsonl", several), "data.min_rows=4", f"data.rare={rare}")
     assert sum(len(part) for part in (found.train, found.validation, found.test)) == 64
     assert "odd" not in found.labels
+
+
+def test_the_server_answers_as_the_bundle(run: tuple[str, Path], tmp_path: Path) -> None:
+    """Over JSON and over the protocol; a pair without its second text is refused."""
+    kind, out = run
+    shutil.copytree(out / "bundle", tmp_path / "bundle")
+    text = "the cat\ta big house" if kind == "pairs" else "the cat a house"
+    (expected,) = Model(out / "bundle").predict([text])
+    with tiny_server.running(tmp_path / "bundle") as at:
+        answer = at.ask("/predict", {"text": text}).content
+        model, (found,) = f"/v2/models/{answer['model']}", answer["predictions"]
+        name = "value" if kind == "regression" else "label"
+        assert found[name] == expected.label
+        about = at.ask(model).content
+        assert about["parameters"]["problem_type"] == Model(out / "bundle").problem
+        tensor = {"name": "text", "datatype": "BYTES", "shape": [1], "data": [text]}
+        tensors = at.ask(f"{model}/infer", {"inputs": [tensor]}).content["outputs"]
+        outputs = {each["name"]: each["data"] for each in tensors}
+        assert outputs.keys() == {each["name"] for each in about["outputs"]}
+        told = outputs[name][0]
+        assert (json.loads(told) if kind == "multi_label" else told) == expected.label
+        strange = {"inputs": [tensor], "outputs": [{"name": "value"}]}
+        status = at.ask(f"{model}/infer", strange).status
+        assert status == (200 if kind == "regression" else 400)
+        if kind == "pairs":
+            assert at.ask("/predict", {"text": "the cat"}).status == 400
+
+
+def test_a_table_is_scored(run: tuple[str, Path], tmp_path: Path) -> None:
+    from export.predict import main as predict
+
+    kind, out = run
+    rows = rows_of(kind, 12)
+    source = write(tmp_path / "rows.jsonl", rows)
+    pair = ["--text", "premise", "--pair", "hypothesis"] if kind == "pairs" else []
+    command = [str(out / "bundle"), "--input", str(source), "--prefix", "given_", *pair]
+    for name in ("scored.jsonl", "scored.parquet", "scored.csv"):
+        assert predict([*command, "--output", str(tmp_path / name)]) == 0
+    lines = [json.loads(line) for line in (tmp_path / "scored.jsonl").read_text().splitlines()]
+    texts = [f"{r['premise']}\t{r['hypothesis']}" if pair else r["text"] for r in rows]
+    model = Model(out / "bundle")
+    name = "given_value" if kind == "regression" else "given_label"
+    expected = [model.predict([text])[0].label if text.strip() else None for text in texts]
+    alike = [one[name] == other for one, other in zip(lines, expected, strict=True)]
+    if kind == "regression":  # int8 scales a whole batch alike
+        alike = [abs(a[name] - b) < 0.5 for a, b in zip(lines, expected, strict=True)]
+    assert sum(alike) >= 10
+    table = pandas.read_parquet(tmp_path / "scored.parquet")
+    assert len(table) == len(rows)
+    assert isinstance(table[name][0], float | str | np.ndarray)
+    if kind != "pairs":
+        assert predict([*command, "--pair", "text", "--output", str(tmp_path / "x.csv")]) == 3

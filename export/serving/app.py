@@ -90,6 +90,10 @@ class Server:
         """
         note(request, model=served.name, version=served.version, texts=len(texts))
         self.limits.check(texts)
+        if served.model.pairs:
+            for place, text in enumerate(texts):
+                if wrong := edge.problem_with(text, pairs=True):
+                    raise RefusedError(400, f"Text {place} is {wrong}.")
         try:
             return await served.batcher.answer(texts)
         except edge.BundleError:
@@ -147,10 +151,7 @@ def _inference(server: Server) -> APIRouter:
         asked = schemas.read(schemas.PredictRequest, await server.body(request))
         served = server.repository.find(asked.model, asked.version)
         predictions = await server.answer(request, served, asked.all())
-        found = [
-            {"label": label, "probabilities": protocol.rounded(probabilities)}
-            for label, probabilities in predictions
-        ]
+        found = [protocol.told(prediction) for prediction in predictions]
         answer = {"model": served.name, "version": served.version, "predictions": found}
         return Response(to_json(answer), media_type=_JSON)
 
@@ -160,8 +161,10 @@ def _inference(server: Server) -> APIRouter:
         body = await server.body(request)
         asked = protocol.parse(body, request.headers.get(protocol.JSON_LENGTH))
         served = server.repository.find(path["name"], path.get("version"))
+        problem = served.model.problem
+        protocol.check_outputs(asked, problem)
         predictions = await server.answer(request, served, asked.texts)
-        content, size = protocol.respond(asked, served.name, served.version, predictions)
+        content, size = protocol.respond(asked, served.name, served.version, problem, predictions)
         if size is None:
             return Response(content, media_type=_JSON)
         headers = {protocol.JSON_LENGTH: str(size)}
@@ -206,7 +209,7 @@ def _health(server: Server) -> APIRouter:
         path = request.path_params
         served = server.repository.find(path["name"], path.get("version"))
         versions = server.repository.versions(served.name)
-        return protocol.metadata(served.name, versions, served.labels)
+        return protocol.metadata(served.name, versions, served.model)
 
     openapi.get(routes, "/v2/health/live", live, empty=True)
     openapi.get(routes, "/v2/health/ready", ready, 503, empty=True)

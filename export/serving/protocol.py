@@ -5,6 +5,7 @@ Source: the protocol's "Required API" for HTTP, and the binary tensor data exten
 
 from __future__ import annotations
 
+import json
 import re
 import struct
 import zlib
@@ -21,6 +22,8 @@ from export.serving.schemas import InferRequest, InputTensor, read
 #: Says how many bytes of the body are JSON; the tensors follow.
 JSON_LENGTH = "inference-header-content-length"
 OUTPUTS = ("probabilities", "label")
+#: Of a model that gives numbers.
+NUMBERS = ("value",)
 EXTENSIONS = ["binary_tensor_data", "model_repository"]
 PLATFORM = "onnxruntime_onnx"
 _LENGTH = struct.Struct("<I")
@@ -34,7 +37,9 @@ class Asked:
     Attributes:
         texts: What to classify.
         shape: Of the input tensor.
-        outputs: Name to whether it is wanted in binary, in the order of the answer.
+        outputs: Name to whether it is wanted in binary, in the order of the answer; none for all
+            that the model has.
+        binary: Whether outputs that are not named are wanted in binary.
         id: The client's own, given back.
     """
 
@@ -42,6 +47,7 @@ class Asked:
     shape: list[int]
     outputs: dict[str, bool]
     id: str
+    binary: bool = False
 
 
 def parse(body: bytes, json_length: str | None) -> Asked:
@@ -69,7 +75,8 @@ def parse(body: bytes, json_length: str | None) -> Asked:
         raise RefusedError(400, f"Shape {tensor.shape} is wrong: text is of shape [N] or [N, 1].")
     if count != len(texts):
         raise RefusedError(400, f"Shape {tensor.shape} and the {len(texts)} texts do not fit.")
-    return Asked(texts, tensor.shape, _outputs(request), request.id)
+    usual = bool(request.parameters.get("binary_data_output", False))
+    return Asked(texts, tensor.shape, _outputs(request, usual), request.id, usual)
 
 
 def _texts(tensor: InputTensor, binary: bytes) -> list[str]:
@@ -114,10 +121,7 @@ def _strings(binary: bytes) -> list[str]:
     return texts
 
 
-def _outputs(request: InferRequest) -> dict[str, bool]:
-    usual = request.parameters.get("binary_data_output", False)
-    if not request.outputs:
-        return dict.fromkeys(OUTPUTS, bool(usual))
+def _outputs(request: InferRequest, usual: bool) -> dict[str, bool]:
     wanted: dict[str, bool] = {}
     for output in request.outputs:
         if output.name in wanted:
@@ -130,7 +134,7 @@ def _outputs(request: InferRequest) -> dict[str, bool]:
 
 
 def respond(
-    asked: Asked, name: str, version: str, predictions: Sequence[edge.Prediction]
+    asked: Asked, name: str, version: str, problem: str, predictions: Sequence[edge.Prediction]
 ) -> tuple[bytes, int | None]:
     """Write an answer.
 
@@ -139,7 +143,8 @@ def respond(
     """
     outputs: list[dict[str, Any]] = []
     tensors: list[bytes] = []
-    for output, in_binary in asked.outputs.items():
+    wanted = asked.outputs or dict.fromkeys(outputs_of(problem), asked.binary)
+    for output, in_binary in wanted.items():
         tensor, values = _tensor(output, asked.shape, predictions)
         if in_binary:
             tensors.append(_binary(values))
@@ -157,12 +162,25 @@ def respond(
 def _tensor(
     output: str, shape: list[int], predictions: Sequence[edge.Prediction]
 ) -> tuple[dict[str, Any], list[Any]]:
+    if output == "value":
+        values: list[Any] = [value for value, _ in predictions]
+        return {"name": output, "datatype": "FP32", "shape": [len(values), 1]}, values
     if output == "label":
-        labels = [label or "" for label, _ in predictions]
+        labels = [
+            json.dumps(label, ensure_ascii=False) if isinstance(label, list) else label or ""
+            for label, _ in predictions
+        ]
         return {"name": output, "datatype": "BYTES", "shape": shape}, labels
     rows = [rounded(probabilities) for _, probabilities in predictions]
     values = [value for row in rows for value in row.values()]
     return {"name": output, "datatype": "FP32", "shape": [len(rows), len(rows[0])]}, values
+
+
+def told(prediction: edge.Prediction) -> dict[str, Any]:
+    """Return the answer to one text as JSON says it."""
+    if not prediction.probabilities:
+        return {"value": prediction.label}
+    return {"label": prediction.label, "probabilities": rounded(prediction.probabilities)}
 
 
 def rounded(probabilities: Mapping[str, float]) -> dict[str, float]:
@@ -203,16 +221,42 @@ def decompress(body: bytes, encoding: str, limit: int) -> bytes:
     return found
 
 
-def metadata(name: str, versions: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:
+def outputs_of(problem: str) -> tuple[str, ...]:
+    """Return the names of a model's outputs."""
+    return NUMBERS if problem == "regression" else OUTPUTS
+
+
+def check_outputs(asked: Asked, problem: str) -> None:
+    """Refuse outputs that a model does not have.
+
+    Raises:
+        RefusedError: It has others (400).
+    """
+    known = outputs_of(problem)
+    if wrong := [name for name in asked.outputs if name not in known]:
+        raise RefusedError(400, f"The model has no output {wrong[0]}, only {', '.join(known)}.")
+
+
+def metadata(name: str, versions: Sequence[str], model: edge.Model) -> dict[str, Any]:
     """Return the metadata of a model."""
+    labels = len(model.labels)
+    shapes = {
+        "probabilities": ("FP32", [-1, labels]),
+        "label": ("BYTES", [-1]),
+        "value": ("FP32", [-1, 1]),
+    }
     return {
         "name": name,
         "versions": list(versions),
         "platform": PLATFORM,
         "inputs": [{"name": "text", "datatype": "BYTES", "shape": [-1]}],
         "outputs": [
-            {"name": "probabilities", "datatype": "FP32", "shape": [-1, len(labels)]},
-            {"name": "label", "datatype": "BYTES", "shape": [-1]},
+            {"name": output, "datatype": shapes[output][0], "shape": shapes[output][1]}
+            for output in outputs_of(model.problem)
         ],
-        "parameters": {"labels": list(labels)},
+        "parameters": {
+            "labels": list(model.labels),
+            "problem_type": model.problem,
+            "pairs": model.pairs,
+        },
     }

@@ -42,11 +42,6 @@ class Served:
     model: edge.Model
     batcher: Batcher
 
-    @property
-    def labels(self) -> list[str]:
-        """Return the labels in the order of the probabilities."""
-        return self.model.labels
-
 
 class Repository:
     """The models that answer, and how they change.

@@ -40,10 +40,15 @@ class PredictRequest(BaseModel):
 
 
 class Answer(BaseModel):
-    """The answer to one text; label is null if no label is probable enough."""
+    """The answer to one text.
 
-    label: str | None
-    probabilities: dict[str, float]
+    The label is null if none is probable enough, a list if a text may have several; a model that
+    gives numbers has a value instead of both.
+    """
+
+    label: str | list[str] | None = None
+    probabilities: dict[str, float] = {}
+    value: float | None = None
 
 
 class PredictResponse(BaseModel):
@@ -67,7 +72,7 @@ class InputTensor(BaseModel):
 class RequestedOutput(BaseModel):
     """An output that is wanted, and how."""
 
-    name: Literal["probabilities", "label"]
+    name: Literal["probabilities", "label", "value"]
     parameters: Parameters
 
 
@@ -88,7 +93,10 @@ class InferRequest(BaseModel):
 
 
 class OutputTensor(BaseModel):
-    """FP32 probabilities [N, labels], or BYTES labels of the input's shape (empty: undecided)."""
+    """FP32 probabilities [N, labels] or values [N, 1], or BYTES labels of the input's shape.
+
+    An empty label is undecided; several labels are a JSON list.
+    """
 
     name: str
     datatype: Literal["FP32", "BYTES"]
