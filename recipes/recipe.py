@@ -375,13 +375,13 @@ class ContrastSettings(Settings):
     Attributes:
         epochs: Passes over the training rows.
         learning_rate: Peak of the learning rate.
-        batch_size: Rows a step and process, each compared with all others: the more, the better.
+        batch_size: Rows a step and process, each compared with all others of them.
         temperature: By which similarities are divided: the smaller, the more the nearest count.
     """
 
     epochs: Positive = 20
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
-    batch_size: Annotated[int, Field(ge=4)] = 48
+    batch_size: Annotated[int, Field(ge=4)] = 16
     temperature: Annotated[float, Field(gt=0)] = 0.1
 
 
