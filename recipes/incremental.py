@@ -96,6 +96,7 @@ def _learn_phase(work: Workspace, phase: int) -> Trained:
         folder=folder,
         memory=memory,
         absent=_absent(work, labels, (*rows, *again)) if strategy.isolates_tasks else (),
+        known=labels,
     )
     if is_main():
         _keep_answers(work, f"phase-{phase + 1}", model)

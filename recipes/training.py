@@ -196,6 +196,7 @@ def fit_adapter(
     folder: Path,
     memory: Mapping[str, Tensor] | None = None,
     absent: Sequence[int] = (),
+    known: Sequence[str] | None = None,
 ) -> Trained:
     """Train a prepared backbone as the recipe says, and leave it with its best epoch.
 
@@ -208,24 +209,24 @@ def fit_adapter(
         folder: Where it keeps its checkpoints, in a folder of that name.
         memory: What the strategy remembers of earlier tasks.
         absent: Classes that take no part in the loss.
+        known: The first of the data's labels only, as long as the model has no others.
     """
     recipe = work.recipe
+    problem = work.problem if known is None else type(work.problem)(known)
     labels = [row["labels"] for row in train]
-    say_measures(recipe.train, labels, work.rows.labels)
+    say_measures(recipe.train, labels, problem.labels)
     penalty = None
     if type(work.strategy).penalty is not Strategy.penalty:
         kept = {name: t.to(work.hardware.device) for name, t in (memory or {}).items()}
         penalty = partial(_penalty, work.strategy, kept)
     return fit(
-        Classifier(
-            model, work.problem, penalty, absent, label_loss(work.problem, recipe.train, labels)
-        ),
+        Classifier(model, problem, penalty, absent, label_loss(problem, recipe.train, labels)),
         train,
         validation,
         title=title,
         folder=folder / "checkpoints",
         settings=recipe.train,
-        problem=work.problem,
+        problem=problem,
         collate=work.task.collator(work.tokenizer),
         hardware=work.hardware,
         allow_fallback=recipe.allow_fallback,
