@@ -181,9 +181,16 @@ def _entry(adapter: SavedAdapter) -> dict[str, Any]:
 
 
 def _answer(options: argparse.Namespace) -> None:
+    from export.edge import probabilities
     from recipes.tasks import Split
 
     found = [saved_adapter(name) for name in options.adapters]
+    for adapter in found:
+        if adapter.row is not None and adapter.row.headline != "accuracy":
+            raise RecipeError(
+                f"{adapter.folder} gives no text one of several labels: it is judged by "
+                f"{adapter.row.headline}. Ask the bundle of its run instead."
+            )
     names = short_names(found)
     work = _open(found, options, options.quantization)
     texts = options.text or [line.strip() for line in sys.stdin if line.strip()]
@@ -197,7 +204,8 @@ def _answer(options: argparse.Namespace) -> None:
             say(f"note: {name} learnt on {adapter.quantization}, here it is {work.quantization}")
     for name in shelf.names:
         shelf.use(name)
-        likely = work.problem.probabilities(_logits(work, shelf, Split(texts, [0] * len(texts))))
+        logits = _logits(work, shelf, Split(texts, [0] * len(texts)))
+        likely = probabilities(logits, "single_label")
         for answer, row in zip(answers, likely, strict=True):
             best = int(row.argmax())
             answer[name] = {"label": shelf.labels[best], "probability": float(row[best])}

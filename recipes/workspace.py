@@ -150,9 +150,10 @@ class Workspace:
             bf16=self.hardware.bf16_for(recipe.train.precision, recipe.allow_fallback),
             device=self.hardware.device,
             seed=recipe.seed,
-            kind=self.problem.kind,
+            # Some of the labels only are known where each text has one of them.
+            kind=self.problem.kind if labels is None else None,
         )
-        if path is None and self.rows.problem == "multi_label":
+        if path is None and labels is None and self.rows.problem == "multi_label":
             # Of many labels a text has few. A new head that begins with their odds need not learn
             # first to say no (Lin et al., 2017, arXiv:1708.02002, section 4.1).
             begin_with(model, self.problem.constant())

@@ -399,7 +399,7 @@ def test_a_run_in_windows_ships_what_it_measured(run: Workspace) -> None:
     rows = {row.name: row for row in run.ledger}
     assert rows["student-onnx"].agreement["max_logit_difference"] < 1e-4
     assert rows["student-onnx"].agreement["batches_labels"] == 1
-    assert rows["bundle"].agreement["labels"] > 0.9
+    assert rows["bundle"].agreement["labels"] > 0.85
     assert rows["student"].tokens_read < 240 * 2 * LENGTH
     assert rows["bundle"].latency_ms["batch_1"]["p50"] > 0
     manifest = edge.read_manifest(run.folder / "bundle")
@@ -486,11 +486,11 @@ def test_attention_is_refused_where_the_mean_of_the_logits_is_an_answer() -> Non
         shift_free = False
 
     long = LongSettings(way="windows", pool="attention")
-    check_pool(long, SingleLabel(tiny.LABELS))
+    check_pool(long, SingleLabel(tiny.LABELS), pairs=False)
     problem: Problem = Several(tiny.LABELS)
     with pytest.raises(RecipeError, match="exactly one of several labels"):
-        check_pool(long, problem)
-    check_pool(LongSettings(way="windows", pool="max"), problem)
+        check_pool(long, problem, pairs=False)
+    check_pool(LongSettings(way="windows", pool="max"), problem, pairs=False)
 
 
 @pytest.mark.parametrize("key", ["stride=9", "pool=max", "most=3", "train_windows=null"])

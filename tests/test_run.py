@@ -452,7 +452,7 @@ def test_help_and_lists_answer() -> None:
         (["recipes.run", "--list"], "lora_cls  Fine-tune a quantized MiniLM"),
         (["recipes.list", "strategies"], "lora  Low-rank updates"),
         (["recipes.list", "objectives"], "hidden  Squared distance"),
-        (["recipes.list", "tasks"], "text_classification  Exactly one"),
+        (["recipes.list", "tasks"], "text_classification  Labels, or a number"),
         (["recipes.list", "assets"], "minilm-l6"),
         (["recipes.list", "recipes"], "lora_cls"),
     ):

@@ -116,7 +116,7 @@ def _answers(work: Workspace, teacher: str) -> _Answers:
         names = [work.problem.told(kind) for kind in kinds]
     truth, of_teacher, *of_students = np.split(places.reshape(-1), 2 + len(_STUDENTS))
     return _Answers(
-        names=[one_line(name, 40) for name in names],
+        names=[one_line(name, 60) for name in names],
         truth=truth,
         teacher=of_teacher,
         given=dict(zip(_STUDENTS, of_students, strict=True)),
