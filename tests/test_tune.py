@@ -105,6 +105,7 @@ def test_wrong_spaces_are_refused(overrides: list[str], told: str) -> None:
         (["train.epochs=uniform(1,4)"], "train.epochs=int(low,high)"),
         (["strategy.name=lora,bitfit", RANK], "rank"),
         (["train.metric=accuracy,macro_f1"], "judged by"),
+        ([RATE, "train.metric=log_loss"], "less is better"),
         (["data.split_seed=1,2"], "same validation rows"),
         (["data.test_fraction=uniform(0.1,0.3)"], "same validation rows"),
         (["export.optimize=none,full"], "neither the teacher nor the student"),

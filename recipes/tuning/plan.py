@@ -11,6 +11,7 @@ from typing import Any
 from adapters.errors import AdapterError
 from distill.errors import DistillError
 from recipes.errors import RecipeError
+from recipes.problems.metrics import higher_is_better
 from recipes.reading import plain, read_recipe
 from recipes.recipe import Recipe
 from recipes.stages import STAGES
@@ -158,10 +159,17 @@ def make_plan(
     inside = {
         d.key: stored for d in space if (stored := _own_value(d, own, base, read)) is not None
     }
-    return Plan(
+    plan = Plan(
         recipe, base, space, fixed, tuple(plugins), tuple(seeds) or (base.seed,), seed, pruner,
         inside,
     )  # fmt: skip
+    if plan.metric is not None and not higher_is_better(plan.metric):
+        raise RecipeError(
+            f"A search looks for the highest value, and of {plan.metric} less is better. Set "
+            "train.metric (distill.train.metric for a student) to one such as accuracy or "
+            "macro_f1. Nothing was started."
+        )
+    return plan
 
 
 def _faults(space: Sequence[Dimension], read: Any) -> list[str]:
