@@ -285,7 +285,9 @@ def _golden(model: edge.Model, texts: Sequence[str], tolerance: float) -> dict[s
     processing, most = model.manifest["processing"], GOLDEN_CHARACTERS
     if "long" in processing:
         most = max(most, _CHARACTERS_A_TOKEN * processing["max_length"])
-    texts = list(dict.fromkeys(text[:most] for text in texts if text.strip()))
+    cut = (edge.PAIR.join(part[:most] for part in text.split(edge.PAIR, 1)) for text in texts)
+    whole = cut if model.pairs else (text[:most] for text in texts)
+    texts = [t for t in dict.fromkeys(whole) if not edge.problem_with(t, model.pairs)]
     if not texts:
         raise ExportError("There is no golden text to pack: give some real ones, of every label.")
     logits = np.concatenate([model.logits([text]) for text in texts]).astype(np.float64)

@@ -261,6 +261,9 @@ def _score(found: Sequence[SavedAdapter], names: Sequence[str], options: Any) ->
     """Print every adapter's accuracy on the validation rows of every source's run."""
     columns: dict[str, Workspace] = {}
     seen = set()
+    if any(adapter.row is not None and adapter.row.headline != "accuracy" for adapter in found):
+        say("not scored: that is for adapters that give a text one of several labels")
+        return
     for adapter, name in zip(found[:-1], names, strict=False):
         try:
             work = open_workspace(adapter, backbone=options.backbone, offline=options.offline)

@@ -38,12 +38,22 @@ def tokens(
         max_length: Tokens that are read at once.
         long: How longer texts are read; None cuts them on the right.
         pairs: Whether texts are pairs with a tab between them, which are always cut. Plain texts
-            alone, as an imitation reads, stay single.
+            among them, as an imitation reads, stay single.
     """
     import numpy as np
 
+    rows: list[list[int]]
     if not texts:  # which tokenizers refuse
         return []
+    paired = [PAIR in text for text in texts] if pairs else []
+    if any(paired) and not all(paired):  # a tokenizer takes either
+        rows = [[] for _ in texts]
+        for kind in (True, False):
+            places = [place for place, there in enumerate(paired) if there is kind]
+            part = tokens(tokenizer, [texts[place] for place in places], max_length, long, kind)
+            for place, row in zip(places, part, strict=True):
+                rows[place] = row
+        return rows
     whole = long is not None and long.way != "head"
     encoded = tokenizer(
         *_pieces(texts, pairs),
@@ -54,7 +64,7 @@ def tokens(
         return_token_type_ids=False,
         verbose=False,  # that a text is longer than the model is known
     )
-    rows: list[list[int]] = encoded["input_ids"]
+    rows = encoded["input_ids"]
     if not whole:
         return rows
     ways = told_edge(long)["long"]
@@ -68,7 +78,7 @@ def tokens(
 
 def _pieces(texts: Sequence[str], pairs: bool) -> tuple[list[str], ...]:
     """Return what a tokenizer is given: the texts, or of pairs all first and all second ones."""
-    if not pairs or not all(PAIR in text for text in texts):
+    if not pairs or PAIR not in texts[0]:
         return (list(texts),)
     parts = [text.split(PAIR, 1) for text in texts]
     return [first for first, _ in parts], [second for _, second in parts]

@@ -44,6 +44,7 @@ def check_possible(work: Workspace) -> Start:
     from recipes.contrast import check_contrast
     from recipes.imitation import imitation_pair
     from recipes.long_text import check_pool
+    from recipes.stages.distill import taught_by
     from recipes.teachers import check_signals
 
     recipe, imitate = work.recipe, work.recipe.distill.imitate
@@ -66,6 +67,7 @@ def check_possible(work: Workspace) -> Start:
     check_contrast(work)
     _check_metrics(work)
     check_measures(work)
+    taught_by(work, recipe.distill.objectives)
     _check_knowledge(work)
     teacher = work.load()
     start = make(work, teacher)

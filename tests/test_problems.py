@@ -354,3 +354,33 @@ def test_a_table_is_scored(run: tuple[str, Path], tmp_path: Path) -> None:
     assert isinstance(table[name][0], float | str | np.ndarray)
     if kind != "pairs":
         assert predict([*command, "--pair", "text", "--output", str(tmp_path / "x.csv")]) == 3
+
+
+def test_pairs_and_single_texts_are_encoded_each_in_their_way() -> None:
+    """An imitation on pairs reads plain texts beside them: neither changes what the other is."""
+    from recipes.long_text import tokens
+
+    tokenizer = tiny.tokenizer()
+    texts = ["the cat", "the cat\ta house", "a dog"]
+    mixed = tokens(tokenizer, texts, 32, None, pairs=True)
+    assert mixed == [tokens(tokenizer, [text], 32, None, pairs=True)[0] for text in texts]
+    assert mixed[1] == tokenizer("the cat", "a house")["input_ids"]
+
+
+def test_numbers_that_do_not_differ_have_nothing_to_explain() -> None:
+    problem = problems.get("regression")(["euro"], facts={"scale": {"mean": 0, "deviation": 1}})
+    for rows in (1, 2, 3):
+        logits = np.linspace(-1, 1, rows)[:, None]
+        found = problem.resampled([logits], [0.5, -0.5, 0.1][:rows])["r2"]
+        assert np.isfinite(found).all()
+        assert found.min() > -1e6
+
+
+def test_what_an_objective_cannot_keep_is_refused(
+    tiny_backbone: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write(tmp_path / "rows.jsonl", rows_of("ordinal", 90))
+    arguments = ["lora_cls", f"data.train={data}", f"backbone.model={tiny_backbone('bert')}"]
+    more = ["distill.objectives=[{name: ce, smoothing: 0.1}]", "--out", str(tmp_path / "run")]
+    assert main([*arguments, *QUICK, *more]) == 3
+    assert "smoothing of the objective ce has no effect" in capsys.readouterr().err

@@ -53,11 +53,33 @@ def class_findings(gathered: Gathered, settings: DataSettings) -> Iterator[Findi
         yield _one_class(train)
         return
     texts = distinct(gathered)
+    if settings.min_rows is not None:
+        rare = {label: n for label, n in train.items() if n < settings.min_rows}
+        if rare:
+            yield _rare(rare, settings)
+        for counter in (*counts.values(), texts):
+            for label in rare:
+                counter.pop(label, None)
+        if len(train) < 2:
+            yield _one_class(train)
+            return
     yield from _unknown(counts)
     yield from _too_few(counts, texts)
     yield from _fractions(counts, texts, settings)
     yield from _uneven(train)
     yield from _odd_names(train)
+
+
+def _rare(rare: Mapping[str, int], settings: DataSettings) -> Finding:
+    merged = settings.rare == "merge"
+    return Finding(
+        "rare-class",
+        "note",
+        f"{counted(len(rare), 'label')} of fewer than {settings.min_rows} rows: {_told(rare)}.",
+        does="A run makes one label of them." if merged else "A run leaves their rows out.",
+        change=f"data.min_rows={settings.min_rows} says so; data.rare="
+        f"{'drop leaves them out' if merged else 'merge makes one label of them'}.",
+    )
 
 
 def _one_class(train: Mapping[str, int]) -> Finding:
@@ -102,7 +124,8 @@ def _too_few(counts: Mapping[str, Counter[str]], texts: Counter[str]) -> Iterato
             "class has to be in every split."
             if drawn
             else "A run refuses the data: nothing is left to learn the class from.",
-            change=f"Add rows, merge such classes, or take their rows out; {_DRAW}.",
+            change="Add rows, or leave such classes out (data.min_rows=N; with data.rare=merge "
+            f"they become one); {_DRAW}.",
         )
     if few:
         yield Finding(
@@ -145,10 +168,11 @@ def _uneven(train: Counter[str]) -> Iterator[Finding]:
             "imbalance",
             "warning" if ratio >= _VERY_UNEVEN else "note",
             f"{shown(most)} has {counted(many, 'row')}, {shown(least)} {few:,}: {ratio:.0f} to 1.",
-            does="A run learns from every row alike and splits by label; accuracy is mostly that "
-            "of the large classes.",
-            change="Read macro F1, and let it choose the epoch: train.metric=macro_f1. More rows "
-            "of the small classes help most.",
+            does="A run splits by label, and without a measure against it learns from every row "
+            "alike; accuracy is mostly that of the large classes.",
+            change="Let macro F1 choose the epoch (train.metric=macro_f1), and compare on "
+            "validation rows what else helps: train.class_weights=balanced, train.resample=sqrt, "
+            "train.loss=focal, decide.offsets=macro_f1. More rows of the small classes help most.",
         )
 
 

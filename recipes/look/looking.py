@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recipes.errors import RecipeError
+from recipes.long_text import told
 from recipes.look.characters import languages, odd_characters
 from recipes.look.classes import by_split, class_findings
 from recipes.look.duplicates import duplicate_findings
@@ -97,6 +98,7 @@ def look_at_rows(work: Workspace, embeddings: Mapping[str, np.ndarray] | None = 
             [example.text for example in gathered.sample],
             work.tokenizer,
             work.max_length,
+            told(work.recipe.data.long, work.max_length),
             look.facts,
         )
     )
@@ -223,7 +225,7 @@ def _check_tokens(look: Look, gathered: Gathered, recipe: Recipe, offline: bool)
         look.add([Finding("max-length", "error", str(error), does="A run refuses the recipe.")])
         return
     texts = [example.text for example in gathered.sample]
-    look.add(token_findings(texts, tokenizer, limit, look.facts))
+    look.add(token_findings(texts, tokenizer, limit, told(recipe.data.long, limit), look.facts))
 
 
 def _check_refusal(look: Look, recipe: Recipe, sources: Sequence[Source], offline: bool) -> None:

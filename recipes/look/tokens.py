@@ -24,6 +24,7 @@ def token_findings(
     texts: Sequence[str],
     tokenizer: PreTrainedTokenizerBase,
     max_length: int,
+    way: str,
     facts: dict[str, str],
 ) -> Iterator[Finding]:
     """Tell how long the texts are, how many are cut, and which words are unknown.
@@ -31,7 +32,8 @@ def token_findings(
     Args:
         texts: Some of them, or all.
         tokenizer: The backbone's.
-        max_length: Tokens after which a text is cut.
+        max_length: Tokens that are read at once.
+        way: How longer texts are read.
         facts: Where to tell what was counted.
     """
     import numpy as np
@@ -55,8 +57,9 @@ def token_findings(
             "long-texts",
             "warning" if share >= _CUT else "note",
             f"{counted(cut, 'text')} ({share:.1%}) have more than {max_length} tokens{among}.",
-            does=f"A run reads their first {max_length} tokens.",
-            change="data.max_length=N reads more, up to the backbone's own limit; it costs time.",
+            does=f"A run reads them so: {way}.",
+            change="data.long.way=windows reads all of them, head_tail their end too; "
+            "data.max_length=N reads more at once, up to the backbone's own limit. Both cost time.",
         )
     if unknown:
         share = unknown.total() / max(1, total)

@@ -77,8 +77,11 @@ class Regression(Problem):
         errors = [(logits[:, 0] - truth) ** 2 for logits in models]
         kinds, times = drawn(np.stack([truth, truth**2, *errors], axis=1), draws)
         total, squares, *missed = (times @ kinds).T
-        spread = np.maximum(squares - total**2 / len(truth), 1e-12)
-        return {"r2": np.stack([1 - error / spread for error in missed])}
+        spread = squares - total**2 / len(truth)
+        # A draw of one and the same number has nothing to explain, as in `metrics`.
+        some = spread > 1e-9 * max(1e-9, float(squares.max()))
+        safe = np.where(some, spread, 1.0)
+        return {"r2": np.stack([np.where(some, 1 - error / safe, 0.0) for error in missed])}
 
     def answers(self, logits: np.ndarray) -> np.ndarray:
         """Return the numbers, in deviations."""

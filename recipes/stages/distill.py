@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from distill import Objective, objectives
 from distill.learner import Learner
 from recipes.console import is_main, say
+from recipes.errors import RecipeError
 from recipes.imbalance import class_weights, label_terms, say_measures
 from recipes.imitation import Imitated, imitate
 from recipes.ledger import Row
@@ -157,6 +158,12 @@ def taught_by(work: Workspace, given: Sequence[Objective]) -> tuple[Objective, .
             found.append(objective)
             continue
         known = objectives.get(other)
+        for key, field in type(objective).model_fields.items():
+            if key not in known.model_fields and getattr(objective, key) != field.default:
+                raise RecipeError(
+                    f"{key} of the objective {name} has no effect here: for {work.rows.problem} "
+                    f"data {other} takes its place. Leave it out."
+                )
         fields = {key: getattr(objective, key) for key in known.model_fields}
         found.append(known(**fields))
     return tuple(found)
