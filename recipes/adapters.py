@@ -16,10 +16,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from adapters.combine import HOWS, combine_adapters
-from adapters.errors import AdapterError
 from adapters.shelf import Shelf
 from adapters.strategy import strategies
-from export.console import unusable
 from recipes.adapter_folders import (
     SavedAdapter,
     check_one_backbone,
@@ -28,7 +26,7 @@ from recipes.adapter_folders import (
     saved_adapters,
     short_names,
 )
-from recipes.console import Parser, say
+from recipes.console import Parser, guarded, say
 from recipes.errors import RecipeError
 from recipes.pipeline import RECIPE
 from recipes.plugins import load_plugins
@@ -40,7 +38,7 @@ if TYPE_CHECKING:
     from recipes.tasks import Split
     from recipes.workspace import Workspace
 
-DONE, WRONG, STOPPED = 0, 3, 130
+DONE = 0
 _EPILOG = """\
 An ADAPTER is the folder that fine-tuning wrote (runs/NAME/teacher), or its run (runs/NAME).
 
@@ -66,20 +64,14 @@ is rough and asks for equal ranks; with _svd at the end, on the updates themselv
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
-    try:
+
+    def run() -> int:
         options = _parser().parse_args(arguments)
         command: Callable[[argparse.Namespace], None] = options.command
         command(options)
-    except (RecipeError, AdapterError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return WRONG
-    except OSError as error:
-        print(f"error: {unusable(error)}", file=sys.stderr)
-        return WRONG
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return STOPPED
-    return DONE
+        return DONE
+
+    return guarded(run)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -11,12 +11,9 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from adapters.errors import AdapterError
-from distill.errors import DistillError
-from export.console import unusable
 from recipes.cells import Cell, check_cells, make_cells
 from recipes.child import Run
-from recipes.console import Parser, print_above, runs_bar, say
+from recipes.console import Parser, guarded, print_above, runs_bar, say
 from recipes.errors import RecipeError
 from recipes.ledger import Row
 from recipes.reporting.bootstrap import Gain
@@ -35,7 +32,7 @@ from recipes.reporting.comparison_classes import rarest
 from recipes.reporting.comparison_students import gain_of
 from recipes.reporting.learning_curve import curve_figures
 
-COMPARED, FAILED, WRONG, STOPPED = 0, 1, 3, 130
+COMPARED, FAILED = 0, 1
 _EPILOG = """\
 An override with several values is an axis, and the cells are the product of the axes; commas in
 brackets or quotes do not count. Each --variant adds one cell written by hand; without an axis the
@@ -77,17 +74,8 @@ _DISAGREE = "The cells choose by different metrics (metric): the best is marked 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
-    try:
-        return _compare(_parser().parse_intermixed_args(arguments))
-    except (RecipeError, AdapterError, DistillError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return WRONG
-    except OSError as error:
-        print(f"error: {unusable(error)}", file=sys.stderr)
-        return WRONG
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        return STOPPED
+    stopped = "stopped; the same command goes on from here"
+    return guarded(lambda: _compare(_parser().parse_intermixed_args(arguments)), stopped)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar
 
+from adapters.errors import AdapterError
+from distill.errors import DistillError
 from export import console
 from recipes.errors import RecipeError
 
@@ -17,6 +20,27 @@ class Parser(console.Parser):
     """The parser of the commands on recipes."""
 
     wrong: ClassVar[type[Exception]] = RecipeError
+
+
+def guarded(command: Callable[[], int], stopped: str = "stopped") -> int:
+    """Run a command and turn what ends it into one line and an exit status.
+
+    Args:
+        command: Returns its exit status.
+        stopped: What to say to a person who stops it.
+
+    Returns:
+        That status; 3 if the recipe, the data or the command is wrong; 130 if it was stopped.
+    """
+
+    def told() -> int:
+        try:
+            return command()
+        except (RecipeError, AdapterError, DistillError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            return console.WRONG
+
+    return console.guarded(told, stopped)
 
 
 def is_main() -> bool:

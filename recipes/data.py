@@ -13,15 +13,14 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-from adapters.errors import AdapterError
-from recipes.console import Parser
+from recipes.console import Parser, guarded
 from recipes.errors import RecipeError
 from recipes.look.findings import LEVELS, Finding, Look
 from recipes.reading import read_recipe, shipped_recipes
 from recipes.recipe import Recipe
 from recipes.reporting.units import one_line
 
-DONE, WRONG, STOPPED = 0, 3, 130
+DONE = 0
 #: The recipe of which a file takes the data's place.
 _USUAL = "lora_cls"
 _WIDTH = 100
@@ -41,18 +40,8 @@ exit status: 0 looked, whatever was found; 3 the file, the recipe or the command
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
-    try:
-        return _run(_parser().parse_intermixed_args(arguments))
-    except (RecipeError, AdapterError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return WRONG
-    except BrokenPipeError:
-        # The reader (head, say) has enough. Python would complain when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
-    except KeyboardInterrupt:
-        print("stopped; nothing was changed", file=sys.stderr)
-        return STOPPED
+    stopped = "stopped; nothing was changed"
+    return guarded(lambda: _run(_parser().parse_intermixed_args(arguments)), stopped)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -16,16 +16,14 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from adapters.errors import AdapterError
-from distill.errors import DistillError
-from export.console import count, unusable
-from recipes.console import Parser, print_above, runs_bar, say
+from export.console import count
+from recipes.console import Parser, guarded, print_above, runs_bar, say
 from recipes.errors import RecipeError
 from recipes.tuning.plan import Plan, make_plan
 from recipes.tuning.space import read_space
 from recipes.tuning.storage import PRUNERS
 
-SEARCHED, FAILED, WRONG, STOPPED = 0, 1, 3, 130
+SEARCHED, FAILED = 0, 1
 _EPILOG = """\
 What varies is written like an override, with several values or a range; all other overrides hold
 for every trial:
@@ -60,17 +58,8 @@ command is wrong; 130 stopped
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
-    try:
-        return _tune(_parser().parse_intermixed_args(arguments))
-    except (RecipeError, AdapterError, DistillError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return WRONG
-    except OSError as error:
-        print(f"error: {unusable(error)}", file=sys.stderr)
-        return WRONG
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        return STOPPED
+    stopped = "stopped; the same command goes on from here"
+    return guarded(lambda: _tune(_parser().parse_intermixed_args(arguments)), stopped)
 
 
 def _parser() -> argparse.ArgumentParser:
