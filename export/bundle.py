@@ -25,10 +25,11 @@ processing      ``max_length`` in tokens (longer texts are cut on the right), ``
 phases          ``name`` and ``labels`` of each phase in which the model learnt, in their order; the
                 labels are those that were new in it. Empty if it learnt everything at once
 temperature     logits are divided by it before they become probabilities; 1 changes nothing
-offsets         label -> number added to its log-probability before the best label is chosen; the
-                probabilities that are given stay without it. Not of ``multi_label``
-thresholds      label -> probability under which that label is not given; the answer is null then,
-                unless there are several. Default 0, and 0.5 of ``multi_label``
+offsets         label -> number added to its log-probability (of ``multi_label``: its log-odds)
+                before labels are chosen; the probabilities that are given stay without it
+thresholds      label -> probability (of ``multi_label``: with the offset) under which that label is
+                not given; the answer is null then, unless there are several. Default 0, and 0.5 of
+                ``multi_label``
 session         ``intra_op_num_threads``, ``graph_optimization_level`` and further ``config``
                 entries of onnxruntime's session
 golden          ``texts`` with their answers (``labels``) and ``logits``, recorded by the packed

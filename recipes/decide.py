@@ -21,15 +21,21 @@ def check_decide(work: Workspace) -> None:
     Raises:
         RecipeError: The recipe asks for it.
     """
-    settings = work.recipe.decide
+    settings, problem, kind = work.recipe.decide, work.problem, work.rows.problem
     for key in type(settings).model_fields:
         default = type(settings).model_fields[key].default
-        means = {"confidence": "precision"}.get(key, key) in work.problem.decides
+        means = {"confidence": "precision"}.get(key, key) in problem.decides
         if getattr(settings, key) != default and not means:
             raise RecipeError(
-                f"decide.{key} is for texts with one of several labels, and this is a problem of "
-                f"the type {work.rows.problem}. Leave it out."
+                f"decide.{key} has no effect on a problem of the type {kind}, whose answers have "
+                f"{', '.join(sorted(problem.decides)) or 'nothing'} to be fitted. Leave it out."
             )
+    search = problem.offset_search
+    if settings.offsets and search and settings.offsets not in search.metrics:
+        raise RecipeError(
+            f"decide.offsets={settings.offsets} is no metric that offsets are found for on a "
+            f"problem of the type {kind}. Give one of {', '.join(search.metrics)}."
+        )
 
 
 def decide(
@@ -52,9 +58,11 @@ def decide(
         ``precision_fit``, what was wished, the threshold, and coverage and precision by split.
         Nothing for a problem type without decisions.
     """
-    import numpy as np
-
-    from recipes.problems.metrics import calibration_noise, probability_metrics
+    from recipes.problems.metrics import (
+        calibration_noise,
+        expected_calibration_error,
+        probability_metrics,
+    )
 
     problem, settings = work.problem, work.recipe.decide
     truth = {split: getattr(work.rows, split).labels for split in SPLITS}
@@ -62,17 +70,25 @@ def decide(
     if not problem.decides:
         return decision, {}
     facts = {**decision.plain(), "fitted_on": len(work.rows.validation)}
-    facts["calibration"] = _calibration(work, shipped, logits, decision.temperature)
-    shares = {
-        split: [problem.probabilities(found / by) for by in (1.0, decision.temperature)]
-        for split, found in logits.items()
+    names = dict.fromkeys((float_row(student_of(work.ledger[shipped])), shipped))
+    files = {name: work.logits(name) for name in names} | {"bundle": dict(logits)}
+    chosen = {
+        name: {split: _before_and_after(work, found, split, decision) for split in SPLITS}
+        for name, found in files.items()
+    }
+    facts["calibration"] = {
+        name: {
+            split: [expected_calibration_error(each, right) for each in both]
+            for split, (both, right) in found.items()
+        }
+        for name, found in chosen.items()
     }
     facts["calibration_noise"] = {
-        s: list(calibration_noise(after)) for s, (_, after) in shares.items()
+        split: list(calibration_noise(after)) for split, ((_, after), _) in chosen["bundle"].items()
     }
     facts["log_loss"] = {
-        split: [probability_metrics(each, np.asarray(truth[split]))["log_loss"] for each in both]
-        for split, both in shares.items()
+        split: [probability_metrics(each, right)["log_loss"] for each in both]
+        for split, (both, right) in chosen["bundle"].items()
     }
     _tell_calibration(facts)
     if "offsets" in fits:
@@ -99,29 +115,15 @@ def decide(
     return decision, facts
 
 
-def _calibration(
-    work: Workspace, shipped: str, logits: Mapping[str, np.ndarray], temperature: float
-) -> dict[str, dict[str, list[float]]]:
-    """Return the calibration error of the float file, the shipped one and the bundle."""
-    import numpy as np
+def _before_and_after(
+    work: Workspace, logits: Mapping[str, np.ndarray], split: str, decision: Decision
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Return the probabilities of choices without and with the temperature, and what is right."""
+    from export.edge import probabilities
 
-    from recipes.problems.metrics import expected_calibration_error
-
-    names = dict.fromkeys((float_row(student_of(work.ledger[shipped])), shipped))
-    answers = {name: work.logits(name) for name in names} | {"bundle": dict(logits)}
-    return {
-        name: {
-            split: [
-                expected_calibration_error(
-                    work.problem.probabilities(found[split] / by),
-                    np.asarray(getattr(work.rows, split).labels),
-                )
-                for by in (1.0, temperature)
-            ]
-            for split in SPLITS
-        }
-        for name, found in answers.items()
-    }
+    scores, right = work.problem.choices(logits[split], getattr(work.rows, split).labels)
+    both = [probabilities(scores / by, "single_label") for by in (1.0, decision.temperature)]
+    return both, right
 
 
 def _tell_calibration(facts: Mapping[str, Any]) -> None:
@@ -136,11 +138,11 @@ def _tell_calibration(facts: Mapping[str, Any]) -> None:
 def _tell_precision(fit: Mapping[str, Any]) -> None:
     wished = f"{100 * fit['wished']:g} % precision"
     if fit["threshold"] is None:
-        say(f"  no threshold gives {wished} on the validation rows: every text is answered")
+        say(f"  no threshold gives {wished} on the validation rows: none is withheld")
         return
     found = fit["splits"]["test"]
     reached = f"{100 * found['precision']:.2f}" if "precision" in found else "no"
     say(
-        f"  {wished}: answers from a probability of {fit['threshold']:.4f} on; on test "
-        f"{100 * found['coverage']:.2f} % of the texts, {reached} % precision"
+        f"  {wished}: labels are given from a probability of {fit['threshold']:.4f} on; on test "
+        f"{100 * found['coverage']:.2f} % of the labels, {reached} % precision"
     )

@@ -610,18 +610,19 @@ class DecideSettings(Settings):
 
     Attributes:
         calibrate: Whether logits are divided by a temperature that makes probabilities as certain
-            as they are right; no label changes.
+            as they are right; no label changes, but those of ordered labels.
         offsets: The metric for which each label's log-probability gets an offset before the highest
-            is taken; kept only if that gains on validation rows that it was not fitted on. Null for
-            no offsets.
-        precision: Share of right answers that is wished: a text whose label is less probable than
-            it takes for that gets none. Null to answer every text.
+            is taken; of several labels at a time, each label's log-odds, which moves its threshold.
+            Kept only if that gains on validation rows that it was not fitted on. Null for no
+            offsets.
+        precision: Share of right labels that is wished: a label less probable than it takes for
+            that is not given. Null to give all.
         confidence: How sure to be that the precision is reached on other rows; null to go by the
             share on the validation rows.
     """
 
     calibrate: bool = True
-    offsets: Literal["accuracy", "macro_f1", "balanced_accuracy"] | None = None
+    offsets: Literal["accuracy", "macro_f1", "micro_f1", "balanced_accuracy"] | None = None
     precision: Fraction | None = None
     confidence: Fraction | None = None
 

@@ -150,7 +150,8 @@ def _live(
         reading=reading(work.recipe.data.long, work.max_length, work.task.pairs),
     )
     if settings.calibrate:
-        found = fit_temperature(_on_validation(work, live), work.rows.validation.labels)
+        logits = _on_validation(work, live)
+        found = fit_temperature(*work.problem.choices(logits, work.rows.validation.labels))
         live.temperature = found
         say(f"  the teacher's logits are divided by {found:.2f}, fitted on validation rows")
     return live

@@ -19,10 +19,13 @@ from recipes.errors import RecipeError
 from recipes.ledger import Ledger
 from recipes.problems import problems
 from recipes.problems.decision import (
+    OWN,
     Decision,
     fit_offsets,
+    fit_own_offsets,
     fit_threshold,
     judge,
+    judge_own,
     offsets_gain,
     selective,
 )
@@ -187,6 +190,127 @@ def test_few_rows_prove_no_precision() -> None:
     assert fit_threshold(np.linspace(0.5, 1, 20), right, 0.86, 0.95) == 0.5
 
 
+# --- Several labels at a time, and labels in an order -----------------------------------------
+
+
+def several(rows: int, shares: Sequence[float], seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Return calibrated log-odds of labels with some shares, and 1 where a row has one."""
+    chance = np.random.default_rng(seed)
+    labels = (chance.random((rows, len(shares))) < shares).astype(int)
+    seen = chance.normal(size=labels.shape) + 1.2 * labels
+    return 1.2 * (seen - 0.6) + np.log(np.divide(shares, 1 - np.array(shares))), labels
+
+
+SHARES = (0.5, 0.1, 0.04)
+
+
+def test_decisions_for_single_labels_are_calibrated_too() -> None:
+    problem = problems.get("multi_label")(["a", "b", "c"])
+    logits, labels = several(6_000, SHARES)
+    decision, _ = problem.decided(3 * logits, labels.tolist(), DecideSettings())
+    assert decision.temperature == pytest.approx(3, rel=0.1)
+    fresh, truth = several(6_000, SHARES, seed=1)
+    before, after = (problem.all_metrics(3 * fresh, truth, d) for d in (Decision(), decision))
+    assert after["ece"] < 0.01 < before["ece"]
+    assert after["log_loss"] < before["log_loss"]
+    for name in ("micro_f1", "accuracy", "auroc"):  # no answer and no order of answers changes
+        assert after[name] == pytest.approx(before[name])
+
+
+@pytest.mark.parametrize("metric", ["micro_f1", "macro_f1"])
+def test_every_label_gets_a_threshold_of_its_own(metric: str) -> None:
+    from sklearn.metrics import f1_score
+
+    logits, labels = several(400, SHARES)
+    offsets = fit_own_offsets(logits, labels, metric)
+    best = judge_own(logits + offsets, labels, metric)
+    average = metric.removesuffix("_f1")
+    assert best == pytest.approx(f1_score(labels, logits + offsets >= 0, average=average))
+    for place in range(3):  # no single other offset would be better
+        for tried in np.linspace(-4, 4, 81):
+            other = offsets.copy()
+            other[place] = tried
+            assert judge_own(logits + other, labels, metric) <= best + 1e-9
+    problem = problems.get("multi_label")(["a", "b", "c"])
+    logits, labels = several(3_000, SHARES)
+    settings = DecideSettings(offsets=metric)  # type: ignore[arg-type]
+    decision, facts = problem.decided(logits, labels.tolist(), settings)
+    assert facts["offsets"]["kept"]
+    assert decision.offsets["c"] > 0.3  # rare: worth naming before it is likely
+    fresh, truth = several(6_000, SHARES, seed=1)
+    plain, decided = (problem.all_metrics(fresh, truth, d) for d in (Decision(), decision))
+    assert decided[metric] > plain[metric] + 0.01
+
+
+def test_own_offsets_that_do_not_help_are_dropped() -> None:
+    logits, labels = several(120, (0.5, 0.5))
+    noise = np.random.default_rng(0).permutation(labels)
+    fitted = judge_own(logits + fit_own_offsets(logits, noise, "macro_f1"), noise, "macro_f1")
+    gained = fitted - judge_own(logits, noise, "macro_f1")
+    assert max(offsets_gain(logits, noise, "macro_f1", OWN)) < gained
+
+
+def test_figures_of_several_labels_are_those_of_scikit_learn() -> None:
+    from sklearn.metrics import log_loss, roc_auc_score
+
+    problem = problems.get("multi_label")(["a", "b", "c"])
+    logits, labels = several(500, SHARES)
+    found = problem.all_metrics(logits, labels)
+    shares = problem.probabilities(logits)
+    assert found["auroc"] == pytest.approx(roc_auc_score(labels, shares, average="macro"))
+    expected = np.mean([log_loss(labels[:, k], shares[:, k]) for k in range(3)])
+    assert found["log_loss"] == pytest.approx(expected)
+    own = problem.by_class(logits, labels)["labels"]
+    assert [own[name]["rows"] for name in "abc"] == labels.sum(axis=0).tolist()
+    assert np.mean([own[name]["f1"] for name in "abc"]) == pytest.approx(found["macro_f1"])
+
+
+def test_the_edge_gives_several_labels_as_the_problem_does(tmp_path: Path) -> None:
+    decision = Decision(2.5, {"größe": 1.3, "person": -0.4}, {"place": 0.7})
+    bundle = make_bundle(tmp_path / "bundle", problem="multi_label", **decision.plain())
+    model, problem = edge.Model(bundle), problems.get("multi_label")(LABELS)
+    logits, labels = several(500, SHARES)
+    found = model.decide(logits.astype(np.float32))
+    sets = np.array([[label in (one.label or ()) for label in LABELS] for one in found])
+    places, sure, right = problem.told_labels(logits, labels, decision)
+    told = problem.selective(logits, labels, decision)
+    assert told["coverage"] == pytest.approx(sets.sum() / len(places))
+    assert told["precision"] == pytest.approx(labels[sets].mean())
+    assert told["coverage"] < 1
+    assert sure.min() >= 0.5
+    assert len(right) == len(places)
+    without = Decision(decision.temperature, decision.offsets)
+    given = sets.copy()
+    at = LABELS.index("place")
+    given[:, at] = problem.answers(without.moved(logits, LABELS))[:, at]
+    assert (given == problem.answers(without.moved(logits, LABELS))).all()
+
+
+def test_a_precision_of_several_labels_is_that_of_all_that_are_given() -> None:
+    problem = problems.get("multi_label")(["a", "b", "c"])
+    logits, labels = several(3_000, SHARES)
+    plain = problem.all_metrics(logits, labels)["precision"]
+    assert plain < 0.85
+    decision, _ = problem.decided(logits, labels.tolist(), DecideSettings(precision=0.9))
+    fresh, truth = several(6_000, SHARES, seed=1)
+    assert problem.selective(fresh, truth, decision)["precision"] > 0.87
+    # A wish that holds anyway withholds nothing, and gives nothing under one half.
+    easy, _ = problem.decided(logits, labels.tolist(), DecideSettings(precision=0.1))
+    assert min(easy.thresholds.values()) >= 0.5
+    assert problem.selective(logits, labels, easy)["coverage"] == 1
+
+
+def test_the_median_of_ordered_labels_goes_by_calibrated_probabilities() -> None:
+    problem = problems.get("ordinal")(["1", "2", "3", "4"])
+    logits, labels = drawn(4_000, [0.25] * 4, signal=1.2)
+    decision, _ = problem.decided(logits / 4, labels.tolist(), DecideSettings())
+    assert decision.temperature == pytest.approx(0.25, rel=0.1)
+    found = problem.all_metrics(logits / 4, labels, decision)
+    answers = problem.answers(decision.moved(logits / 4, problem.labels))
+    assert found["mae"] == pytest.approx(np.abs(answers - labels).mean())
+    assert found["mae"] < problem.all_metrics(logits / 4, labels)["mae"]
+
+
 # --- The edge ---------------------------------------------------------------------------------
 
 
@@ -293,7 +417,7 @@ def test_report_and_card_tell_of_all_of_it(run: Path) -> None:
         assert told in page
     for text in ((run / "README.md").read_text(), (run / "bundle/README.md").read_text()):
         assert f"temperature of {row.decision['temperature']:.3f}" in text
-        assert "a text is answered from a probability of" in text
+        assert "a label is given from a probability of" in text
     assert "95% interval" in (run / "README.md").read_text()
 
 
@@ -321,7 +445,9 @@ def test_a_column_of_names_is_no_slice(tmp_path: Path) -> None:
         (["decide.confidence=0.9"], "no effect without a precision"),
         (["decide.precision=95"], "less than 1"),
         (["data.slices=[sauce]"], 'Did you mean "source"'),
-        (["data.problem=ordinal", "data.label=number2", "decide.precision=0.9"], "ordinal"),
+        (["data.problem=ordinal", "data.label=number2", "decide.offsets=macro_f1"], "calibrate"),
+        (["data.problem=regression", "data.label=number2", "decide.precision=0.9"], "nothing"),
+        (["decide.offsets=micro_f1"], "Give one of accuracy, macro_f1, balanced_accuracy"),
     ],
 )
 def test_what_cannot_be_is_refused(

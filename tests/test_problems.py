@@ -22,11 +22,17 @@ from export.edge import Model, Prediction
 from recipes.errors import RecipeError
 from recipes.ledger import Ledger
 from recipes.problems import problems
+from recipes.problems.decision import Decision
 from recipes.run import main
 from recipes.tasks import tasks
 
 Make = Callable[[str], Path]
 KINDS = ("multi_label", "ordinal", "regression", "pairs")
+#: What is asked for of the answers.
+WISHES = {
+    "multi_label": ["decide={offsets: macro_f1, precision: 0.7}"],
+    "ordinal": ["decide.precision=0.6"],
+}
 
 
 def rows_of(kind: str, count: int = 200) -> list[dict[str, Any]]:
@@ -73,7 +79,7 @@ def run(
     """Return a kind and the folder of a whole run of it."""
     kind, folder = request.param, tmp_path_factory.mktemp("kinds")
     data = write(folder / "rows.jsonl", rows_of(kind))
-    goals = ["gate={max_drop: 1.0, min_label_agreement: 0.3}"]
+    goals = ["gate={max_drop: 1.0, min_label_agreement: 0.3}", *WISHES.get(kind, ())]
     common = ["lora_cls", f"data.train={data}", f"backbone.model={tiny_backbone('bert')}", *QUICK]
     assert main([*common, *goals, "--out", str(folder / "run")]) == 0
     return kind, folder / "run"
@@ -103,12 +109,20 @@ def test_the_edge_answers_as_the_student(run: tuple[str, Path]) -> None:
         logits, truth = kept["validation"], kept["validation_labels"]
     found = edge.decide(logits)
     problem = problems.get(edge.problem)(edge.labels, facts=edge.manifest)
-    answers = problem.answers(logits)
+    decision = Decision.of(edge.manifest)
+    moved = decision.moved(logits, edge.labels)
+    answers = problem.answers(moved)
+    least = np.array([decision.thresholds.get(name, problem.least) for name in edge.labels])
     assert len(found) == len(truth)
+    if kind == "multi_label":
+        answers = (problem.probabilities(moved) >= least).astype(int)
     for one, answer in zip(found, answers, strict=True):
         if kind == "multi_label":
             assert isinstance(one.label, list)
-            assert ", ".join(one.label) or problem.told(answer) == "(no label)"
+            assert (", ".join(one.label) or "(no label)") == problem.told(answer)
+        elif kind == "ordinal":
+            sure = one.probabilities[problem.told(answer)] >= least[answer]
+            assert one.label == (problem.told(answer) if sure else None)
         elif kind == "regression":
             assert float(one.label) == pytest.approx(float(problem.told(answer)), rel=1e-3)  # type: ignore[arg-type]
             assert one.probabilities == {}

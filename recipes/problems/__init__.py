@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from adapters import Registry
-from recipes.problems.decision import AS_IT_IS, Decision
+from recipes.problems.decision import AS_IT_IS, Decision, OffsetSearch, fit_decision
 from recipes.problems.resampling import DRAWS
 
 if TYPE_CHECKING:
@@ -38,6 +38,10 @@ class Problem(ABC):
     kind: ClassVar[str | None] = None
     #: Keys of the recipe's section ``decide`` that mean something here.
     decides: ClassVar[frozenset[str]] = frozenset()
+    #: How ``decide.offsets`` are found, where they are among `decides`.
+    offset_search: ClassVar[OffsetSearch | None] = None
+    #: The least probability with which a label is given if nobody wishes a precision.
+    least: ClassVar[float] = 0.0
     #: Objectives that are called otherwise here, by the name that a recipe gives them.
     objectives: ClassVar[Mapping[str, str]] = {}
     #: Whether a number added to all logits of a row changes neither its loss nor its answer.
@@ -143,13 +147,54 @@ class Problem(ABC):
         Returns:
             The decision, and what the ledger should tell of how it was found.
         """
-        return AS_IT_IS, {}
+        return fit_decision(self, logits, labels, settings) if self.decides else (AS_IT_IS, {})
+
+    def choices(self, logits: np.ndarray, labels: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
+        """Return the choices of one outcome among several that answers are made of.
+
+        A softmax over the logits of a choice gives the probabilities of its outcomes: they are
+        what calibration is fitted on and judged by. Only asked where there are `decides`.
+
+        Args:
+            logits: Logits ``[rows, outputs]``.
+            labels: What the rows say.
+
+        Returns:
+            Logits ``[choices, outcomes]``, and the ids of the right outcomes ``[choices]``.
+        """
+        import numpy as np
+
+        return logits, np.asarray(labels)
+
+    def told_labels(
+        self, logits: np.ndarray, labels: Sequence[Any], decision: Decision
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return what a threshold can withhold: each label that is given without one.
+
+        Only asked where there are `decides`.
+
+        Returns:
+            Place of the label, the probability that its threshold is compared with, and whether
+            it is right, all ``[labels given]``.
+        """
+        raise NotImplementedError
 
     def selective(
         self, logits: np.ndarray, labels: Sequence[Any], decision: Decision
     ) -> dict[str, float]:
-        """Return ``coverage`` and ``precision`` of answers that thresholds can withhold."""
-        return {}
+        """Return what thresholds leave of the answers.
+
+        Returns:
+            ``coverage``, the share of the labels given without thresholds that are given with
+            them, and ``precision`` among these, left out where none is given.
+        """
+        import numpy as np
+
+        from recipes.problems.decision import selective
+
+        least = np.array([decision.thresholds.get(label, self.least) for label in self.labels])
+        places, sure, right = self.told_labels(logits, labels, decision)
+        return selective(sure, right, least[places])
 
     def told(self, answer: Any) -> str:
         """Put an answer, or the label of a row, into words."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from recipes.problems import Problem
+    from recipes.recipe import DecideSettings
 
 #: Offsets that are tried: a factor of up to 55 on a label's odds, in steps of a tenth.
 _FARTHEST, _STEPS = 4.0, 80
@@ -50,6 +53,55 @@ class Decision:
 
 #: Nothing but the softmax, or what stands in its place.
 AS_IT_IS = Decision()
+
+
+class OffsetSearch(NamedTuple):
+    """How a problem type finds offsets, and what it can find them for.
+
+    Attributes:
+        metrics: Names of the metrics.
+        fit: Of scores ``[rows, labels]``, the rows' labels and a metric makes offsets ``[labels]``.
+        judge: Of the same makes the metric.
+    """
+
+    metrics: tuple[str, ...]
+    fit: Callable[[np.ndarray, np.ndarray, str], np.ndarray]
+    judge: Callable[[np.ndarray, np.ndarray, str], float]
+
+
+def fit_decision(
+    problem: Problem, logits: np.ndarray, labels: Sequence[Any], settings: DecideSettings
+) -> tuple[Decision, dict[str, Any]]:
+    """Fit temperature, offsets and thresholds, in this order; see `Problem.decided`."""
+    import numpy as np
+
+    from distill.calibration import fit_temperature
+
+    facts: dict[str, Any] = {}
+    found, truth, names = Decision(), np.asarray(labels), problem.labels
+    if settings.calibrate:
+        scores, right = problem.choices(logits, labels)
+        found = Decision(fit_temperature(scores, right, smoothing=1 / (len(right) + 2)))
+    if settings.offsets is not None and problem.offset_search is not None:
+        search, metric = problem.offset_search, settings.offsets
+        scores = found.moved(logits, names)
+        gains = offsets_gain(scores, truth, metric, search)
+        kept = min(gains) > 0
+        offsets = search.fit(scores, truth, metric).round(6).tolist()
+        by_label = dict(zip(names, offsets, strict=True))
+        facts["offsets"] = {"metric": metric, "gains": gains, "kept": kept, "fitted": by_label}
+        found = Decision(found.temperature, by_label if kept else {})
+    if settings.precision is not None:
+        _, sure, right = problem.told_labels(logits, labels, found)
+        least = fit_threshold(sure, right, settings.precision, settings.confidence)
+        facts["precision"] = {
+            "wished": settings.precision,
+            "confidence": settings.confidence,
+            "threshold": least,
+        }
+        thresholds = {} if least is None else dict.fromkeys(names, least)
+        found = Decision(found.temperature, found.offsets, thresholds)
+    return found, facts
 
 
 def fit_offsets(scores: np.ndarray, labels: np.ndarray, metric: str) -> np.ndarray:
@@ -129,32 +181,106 @@ def judge(scores: np.ndarray, labels: np.ndarray, metric: str) -> float:
     return float(found[metric])
 
 
-def offsets_gain(scores: np.ndarray, labels: np.ndarray, metric: str) -> list[float]:
+#: Of exactly one of several labels.
+AMONG_LABELS = OffsetSearch(("accuracy", "macro_f1", "balanced_accuracy"), fit_offsets, judge)
+
+
+def fit_own_offsets(scores: np.ndarray, labels: np.ndarray, metric: str) -> np.ndarray:
+    """Find what to add to the log-odds of labels of which a row can have several.
+
+    A label is given where its sum is 0 or more: minus an offset is the log-odds of its threshold.
+    The search is that of `fit_offsets`.
+
+    Args:
+        scores: Log-odds ``[rows, labels]``.
+        labels: 0 or 1 ``[rows, labels]``.
+        metric: ``micro_f1`` or ``macro_f1``.
+
+    Returns:
+        Offsets ``[labels]``, -4 to 4.
+    """
+    import numpy as np
+
+    tried = np.linspace(-_FARTHEST, _FARTHEST, 2 * (_STEPS // 2) + 1)
+    smallest_first = np.argsort(np.abs(tried), kind="stable")
+
+    def counted(rows: np.ndarray) -> np.ndarray:
+        """Count scores by the smallest offset that lifts them to 0, smaller ones included."""
+        counts = np.bincount(np.searchsorted(tried, -rows), minlength=len(tried) + 1)
+        until: np.ndarray = counts[:-1].cumsum()
+        return until[smallest_first]
+
+    # By label and offset.
+    columns, there = list(zip(scores.T, labels.T, strict=True)), labels.sum(axis=0)
+    given = np.array([counted(column) for column, _ in columns])
+    hits = np.array([counted(column[truth == 1]) for column, truth in columns])
+    which, places = np.zeros(len(there), dtype=int), np.arange(len(there))
+    for _ in range(_ROUNDS):
+        before = which.copy()
+        for place in places:
+            now = [np.tile(each[places, which], (len(tried), 1)) for each in (hits, given)]
+            now[0][:, place], now[1][:, place] = hits[place], given[place]
+            # Of equally good ones the first is taken, which is the smallest.
+            which[place] = _averaged_f1(now[0], now[1], there, metric).argmax()
+        if (which == before).all():
+            break
+    found: np.ndarray = tried[smallest_first][which]
+    return found
+
+
+def judge_own(scores: np.ndarray, labels: np.ndarray, metric: str) -> float:
+    """Return a metric of the labels whose scores ``[rows, labels]`` are 0 or more."""
+    given = (scores >= 0).astype(int)
+    hits = (given * labels).sum(axis=0)
+    return float(_averaged_f1(hits, given.sum(axis=0), labels.sum(axis=0), metric))
+
+
+def _averaged_f1(hits: np.ndarray, given: np.ndarray, there: np.ndarray, metric: str) -> np.ndarray:
+    """Return an average of F1 ``[...]`` from counts by label ``[..., labels]``."""
+    import numpy as np
+
+    from recipes.problems.metrics import counted_metrics
+
+    if metric == "macro_f1":
+        return counted_metrics(hits, given, np.broadcast_to(there, given.shape))["macro_f1"]
+    found: np.ndarray = 2 * hits.sum(axis=-1) / np.maximum(1, (given + there).sum(axis=-1))
+    return found
+
+
+#: Of any number of several labels.
+OWN = OffsetSearch(("micro_f1", "macro_f1"), fit_own_offsets, judge_own)
+
+
+def offsets_gain(
+    scores: np.ndarray, labels: np.ndarray, metric: str, search: OffsetSearch = AMONG_LABELS
+) -> list[float]:
     """Return what offsets gain on rows that they were not fitted on.
 
     Each repeat parts the rows into folds, by label, and judges all rows with offsets of the other
     folds at once.
 
     Args:
-        scores: As of `fit_offsets`.
-        labels: Label ids ``[rows]``.
-        metric: As of `fit_offsets`.
+        scores: As of the search's ``fit``, as are the labels and the metric.
+        labels: Of each row.
+        metric: What offsets are for.
+        search: How they are found.
 
     Returns:
         The metric with offsets less that without, for each repeat.
     """
     import numpy as np
 
-    plain, gains = judge(scores, labels, metric), []
+    plain, gains = search.judge(scores, labels, metric), []
+    kinds = np.unique(labels, axis=0, return_inverse=True)[1].reshape(-1)
     for repeat in range(_REPEATS):
         order = np.random.default_rng(repeat).permutation(len(labels))
-        order = order[np.argsort(labels[order], kind="stable")]
+        order = order[np.argsort(kinds[order], kind="stable")]
         moved = scores.copy()
         for fold in range(_FOLDS):
             held = order[fold::_FOLDS]
             rest = np.setdiff1d(order, held)
-            moved[held] += fit_offsets(scores[rest], labels[rest], metric)
-        gains.append(judge(moved, labels, metric) - plain)
+            moved[held] += search.fit(scores[rest], labels[rest], metric)
+        gains.append(search.judge(moved, labels, metric) - plain)
     return gains
 
 
@@ -166,8 +292,8 @@ def fit_threshold(
     Of all such probabilities the lowest is taken: it leaves the fewest texts without an answer.
 
     Args:
-        sure: Probability of the label that is chosen, ``[rows]``.
-        right: Whether it is right, ``[rows]``.
+        sure: Probability of each label that is given, ``[labels given]``.
+        right: Whether it is right, ``[labels given]``.
         precision: Wished share of right answers among those given.
         confidence: How sure to be of it: the lower end of the one-sided interval of Clopper and
             Pearson (1934) has to reach the precision. The interval is that of a threshold that was
@@ -193,10 +319,17 @@ def fit_threshold(
 
 
 def selective(sure: np.ndarray, right: np.ndarray, least: np.ndarray | float) -> dict[str, float]:
-    """Return ``coverage``, the share of rows with an answer, and ``precision`` among them.
+    """Return ``coverage``, the share of labels that reach a threshold, and their ``precision``.
 
-    The precision is left out where there is no answer.
+    The precision is left out where none does.
+
+    Args:
+        sure: As of `fit_threshold`, as is ``right``.
+        right: Whether a label is right.
+        least: The thresholds, ``[labels given]`` or one for all.
     """
+    if not len(sure):
+        return {"coverage": 0.0}
     given = sure >= least
     found = {"coverage": float(given.mean())}
     return found | ({"precision": float(right[given].mean())} if given.any() else {})

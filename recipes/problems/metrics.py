@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -96,25 +97,40 @@ def probability_metrics(
         squared distance from 0 and 1, summed over classes, from 0 to 2; ``ece`` in `BINS` bins.
     """
     import numpy as np
-    from sklearn.metrics import average_precision_score, roc_auc_score
 
     classes = probabilities.shape[1]
     truth = np.eye(classes, dtype=bool)[references]
-    judged = [1] if classes == 2 else range(classes)
-    curves = [place for place in judged if 0 < truth[:, place].sum() < len(references)]
-    columns = [(truth[:, place], probabilities[:, place]) for place in curves]
+    judged = slice(1, 2) if classes == 2 else slice(None)
     likely = probabilities[np.arange(len(references)), references]
-    found = {
+    return {
+        **areas(probabilities[:, judged], truth[:, judged]),
         "log_loss": float(-np.log(likely.clip(1e-15)).mean()),
         "brier": float(np.square(probabilities - truth).sum(axis=1).mean()),
         "ece": expected_calibration_error(probabilities, references),
     }
+
+
+def areas(probabilities: NDArray[np.floating[Any]], truth: NDArray[np.bool_]) -> dict[str, float]:
+    """Compute the areas under curves of labels against the rest, as means over labels.
+
+    Args:
+        probabilities: Of each label, shape [N, C].
+        truth: Whether a row has the label, shape [N, C].
+
+    Returns:
+        ``auroc`` and ``auprc`` (average precision). Labels that all rows or none have have no
+        curve; without any curve both are left out.
+    """
+    import numpy as np
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    curves = np.flatnonzero(truth.any(axis=0) & ~truth.all(axis=0))
+    columns = [(truth[:, place], probabilities[:, place]) for place in curves]
     if not columns:
-        return found
+        return {}
     return {
         "auroc": float(np.mean([roc_auc_score(*column) for column in columns])),
         "auprc": float(np.mean([average_precision_score(*column) for column in columns])),
-        **found,
     }
 
 
@@ -180,6 +196,55 @@ def class_metrics(
         },
         "confusion": confusion_matrix(references, predictions, labels=ids).tolist(),
     }
+
+
+def label_scores(
+    given: NDArray[np.integer[Any]], truth: NDArray[np.integer[Any]], labels: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    """Judge each of several labels that rows can have together.
+
+    Args:
+        given: 1 where a row is given a label, else 0, shape [N, C].
+        truth: 1 where it has it, shape [N, C].
+        labels: The C names.
+
+    Returns:
+        For each name ``precision``, ``recall``, ``f1`` (0 where undefined) and its ``rows``.
+    """
+    from sklearn.metrics import precision_recall_fscore_support
+
+    columns = precision_recall_fscore_support(truth, given, average=None, zero_division=0)
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    names = ("precision", "recall", "f1", "rows")
+    return {
+        label: dict(zip(names, row, strict=True)) for label, row in zip(labels, rows, strict=True)
+    }
+
+
+def label_averages(
+    given: NDArray[np.integer[Any]], truth: NDArray[np.integer[Any]]
+) -> dict[str, float]:
+    """Average precision, recall and F1 over the labels that occur, alike and by their rows.
+
+    Args:
+        given: As of `label_scores`.
+        truth: As of `label_scores`.
+
+    Returns:
+        ``macro_`` and ``weighted_`` ``precision``, ``recall`` and ``f1``; nothing if none occurs.
+    """
+    import numpy as np
+    from sklearn.metrics import precision_recall_fscore_support
+
+    occur = np.flatnonzero(truth.any(axis=0))
+    found: dict[str, float] = {}
+    for average in ("macro", "weighted") if len(occur) else ():
+        *scores, _ = precision_recall_fscore_support(
+            truth, given, labels=occur, average=average, zero_division=0
+        )
+        names = ("precision", "recall", "f1")
+        found |= {f"{average}_{name}": float(s) for name, s in zip(names, scores, strict=True)}
+    return found
 
 
 def counted_metrics(
@@ -301,11 +366,12 @@ def _metric_class(which: Literal["few", "all"]) -> type[Any]:
     # Built on first use: importing evaluate takes seconds. Subclassed rather than loaded by name:
     # evaluate.load() asks the Hub for the code of a metric.
     import evaluate
-    from datasets import Features, Sequence, Value
+    from datasets import Features, Value
+    from datasets import Sequence as Values
 
     inputs = {"predictions": Value("int64"), "references": Value("int64")}
     if which == "all":
-        inputs["probabilities"] = Sequence(Value("float64"))
+        inputs["probabilities"] = Values(Value("float64"))
 
     class ClassificationMetrics(evaluate.Metric):  # type: ignore[misc]
         """Figures of answers and, if they are given, of probabilities."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from export.edge import LEAST, probabilities
 from recipes.problems import Problem, problems
+from recipes.problems.decision import AS_IT_IS, OWN, Decision
 from recipes.problems.resampling import DRAWS, drawn
 
 if TYPE_CHECKING:
@@ -19,6 +21,9 @@ class MultiLabel(Problem):
 
     headline = "micro_f1"
     kind = "multi_label_classification"
+    decides: ClassVar[frozenset[str]] = frozenset({"calibrate", "offsets", "precision"})
+    offset_search = OWN
+    least = LEAST
 
     @property
     def unlabelled(self) -> Any:
@@ -64,10 +69,60 @@ class MultiLabel(Problem):
             "hamming": float((given == truth).mean()),
         }
 
+    def all_metrics(
+        self, logits: np.ndarray, labels: Sequence[Any], decision: Decision = AS_IT_IS
+    ) -> dict[str, float]:
+        """Return every figure of answers and probabilities.
+
+        Besides `metrics`: averages of precision, recall and F1 over the labels that occur
+        (``macro_``, and ``weighted_`` by their rows), AUROC and AUPRC as means over labels, and log
+        loss, Brier score and calibration error of all single decisions.
+        """
+        import numpy as np
+
+        from recipes.problems.metrics import areas, label_averages, probability_metrics
+
+        truth, moved = np.asarray(labels), decision.moved(logits, self.labels)
+        calibrated = logits / decision.temperature
+        shares, right = self.choices(calibrated, labels)
+        found = probability_metrics(probabilities(shares, "single_label"), right)
+        return {
+            **self.metrics(moved, labels),
+            **label_averages(self.answers(moved), truth),
+            **areas(self.probabilities(calibrated), truth.astype(bool)),
+            **{name: found[name] for name in ("log_loss", "brier", "ece")},
+        }
+
+    def by_class(
+        self, logits: np.ndarray, labels: Sequence[Any], decision: Decision = AS_IT_IS
+    ) -> dict[str, Any]:
+        """Return precision, recall, F1 and rows of each label."""
+        import numpy as np
+
+        from recipes.problems.metrics import label_scores
+
+        answers = self.answers(decision.moved(logits, self.labels))
+        return {"labels": label_scores(answers, np.asarray(labels), self.labels)}
+
+    def choices(self, logits: np.ndarray, labels: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
+        """Return a choice between no and yes for each row and label."""
+        import numpy as np
+
+        odds = np.asarray(logits, np.float64).reshape(-1)
+        return np.stack([np.zeros_like(odds), odds], axis=1), np.asarray(labels).reshape(-1)
+
+    def told_labels(
+        self, logits: np.ndarray, labels: Sequence[Any], decision: Decision
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return every label that is given; its probability is with the offsets."""
+        import numpy as np
+
+        sure = self.probabilities(decision.moved(logits, self.labels))
+        rows, places = np.nonzero(sure >= self.least)
+        return places, sure[rows, places], np.asarray(labels)[rows, places] == 1
+
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
         """Return each label's own probability."""
-        from export.edge import probabilities
-
         return probabilities(logits, "multi_label")
 
     def resampled(
@@ -90,8 +145,6 @@ class MultiLabel(Problem):
 
     def answers(self, logits: np.ndarray) -> np.ndarray:
         """Return 1 for each label whose probability reaches one half, else 0."""
-        from export.edge import LEAST
-
         return (self.probabilities(logits) >= LEAST).astype(int)
 
     def told(self, answer: Any) -> str:

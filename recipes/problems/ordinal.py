@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from recipes.recipe import DecideSettings
-
 
 @problems.register("ordinal")
 class Ordinal(SingleLabel):
@@ -22,11 +20,13 @@ class Ordinal(SingleLabel):
 
     A model has a logit for each label, as for labels without an order, but learns that a near miss
     is better than a far one (`distill.builtin.prediction.SoftOrdinal`), and the answer is the
-    median of its probabilities.
+    median of its probabilities; a temperature can move it, as certain models have it nearer to the
+    likeliest label.
     """
 
     objectives: ClassVar[Mapping[str, str]] = {"ce": "soft_ordinal"}
-    decides: ClassVar[frozenset[str]] = frozenset()
+    decides: ClassVar[frozenset[str]] = frozenset({"calibrate", "precision"})
+    offset_search = None
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the mean cross-entropy with the soft labels, in nats."""
@@ -57,13 +57,8 @@ class Ordinal(SingleLabel):
         self, logits: np.ndarray, labels: Sequence[Any], decision: Decision = AS_IT_IS
     ) -> dict[str, float]:
         """Return every figure of labels without an order, and those of `metrics`."""
-        return {**super().all_metrics(logits, labels, decision), **self.metrics(logits, labels)}
-
-    def decided(
-        self, logits: np.ndarray, labels: Sequence[Any], settings: DecideSettings
-    ) -> tuple[Decision, dict[str, Any]]:
-        """Leave logits as they are: a temperature would move the median."""
-        return AS_IT_IS, {}
+        moved = decision.moved(logits, self.labels)
+        return {**super().all_metrics(logits, labels, decision), **self.metrics(moved, labels)}
 
     def answers(self, logits: np.ndarray) -> np.ndarray:
         """Return the id of the median label of each row."""

@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from recipes.problems import Problem, problems
-from recipes.problems.decision import AS_IT_IS, Decision
+from recipes.problems.decision import AMONG_LABELS, AS_IT_IS, Decision, OffsetSearch
 from recipes.problems.resampling import DRAWS, drawn
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
-
-    from recipes.recipe import DecideSettings
 
 
 @problems.register("single_label")
@@ -22,6 +20,7 @@ class SingleLabel(Problem):
 
     headline = "accuracy"
     decides: ClassVar[frozenset[str]] = frozenset({"calibrate", "offsets", "precision"})
+    offset_search: ClassVar[OffsetSearch | None] = AMONG_LABELS
     shift_free = True
     exclusive = True
 
@@ -93,66 +92,20 @@ class SingleLabel(Problem):
         ]
         return {name: np.stack([f[name] for f in figures]) for name in ("accuracy", "macro_f1")}
 
-    def decided(
-        self, logits: np.ndarray, labels: Sequence[Any], settings: DecideSettings
-    ) -> tuple[Decision, dict[str, Any]]:
-        """Fit temperature, offsets and threshold, in this order; see `Problem.decided`."""
-        import numpy as np
-
-        from distill.calibration import fit_temperature
-        from recipes.problems import decision as fitting
-
-        facts: dict[str, Any] = {}
-        truth = np.asarray(labels)
-        found = Decision()
-        if settings.calibrate:
-            found = Decision(fit_temperature(logits, truth, smoothing=1 / (len(truth) + 2)))
-        if settings.offsets is not None:
-            scores, metric = found.moved(logits, self.labels), settings.offsets
-            gains = fitting.offsets_gain(scores, truth, metric)
-            kept = min(gains) > 0
-            offsets = fitting.fit_offsets(scores, truth, metric)
-            by_label = dict(zip(self.labels, offsets.round(6).tolist(), strict=True))
-            facts["offsets"] = {"metric": metric, "gains": gains, "kept": kept, "fitted": by_label}
-            found = Decision(found.temperature, by_label if kept else {})
-        if settings.precision is not None:
-            sure, right = self._chosen(logits, truth, found)
-            least = fitting.fit_threshold(sure, right, settings.precision, settings.confidence)
-            facts["precision"] = {
-                "wished": settings.precision,
-                "confidence": settings.confidence,
-                "threshold": least,
-            }
-            thresholds = {} if least is None else dict.fromkeys(self.labels, least)
-            found = Decision(found.temperature, found.offsets, thresholds)
-        return found, facts
-
-    def selective(
+    def told_labels(
         self, logits: np.ndarray, labels: Sequence[Any], decision: Decision
-    ) -> dict[str, float]:
-        """Return the share of rows that get an answer, and how many of these are right."""
-        import numpy as np
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the label that is chosen of each row; see `Problem.told_labels`.
 
-        from recipes.problems import decision as fitting
-
-        chosen = self.answers(decision.moved(logits, self.labels))
-        least = np.array([decision.thresholds.get(label, 0.0) for label in self.labels])
-        sure, right = self._chosen(logits, np.asarray(labels), decision)
-        return fitting.selective(sure, right, least[chosen])
-
-    def _chosen(
-        self, logits: np.ndarray, truth: np.ndarray, decision: Decision
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the probability of the label that is chosen, and whether it is right, ``[rows]``.
-
-        A probability of single-row logits is computed as the edge runtime does, to the last bit.
+        Its probability is without the offsets, and computed as the edge runtime does, to the last
+        bit.
         """
         import numpy as np
 
         chosen = self.answers(decision.moved(logits, self.labels))
         shares = self.probabilities(logits.astype(np.float64) / decision.temperature)
         sure: np.ndarray = np.take_along_axis(shares, chosen[:, None], axis=1)[:, 0]
-        return sure, chosen == truth
+        return chosen, sure, chosen == np.asarray(labels)
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
         """Return the softmax of the logits."""

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 #: Characters of a test row's text that the report shows.
 _SHOWN = 120
+#: What has a probability, where it is not the answer as a whole.
+_WHAT = {"multi_label": "its decisions for or against a label"}
 
 
 def answers_part(work: Workspace, summary: Summary) -> dict[str, Any]:
@@ -32,6 +34,7 @@ def answers_part(work: Workspace, summary: Summary) -> dict[str, Any]:
     elif work.rows.problem == "multi_label":
         wrong = misses(work, summary)
         parts |= {"class_scores": class_scores(work, summary), "pairs": []}
+        parts["calibration"] = calibration(work, summary)
         parts["classes"] = panels.classes(work)
         takeaway = f"The test rows on which {summary.judged.name} is surest of wrong labels."
     else:
@@ -159,15 +162,12 @@ def frequent_confusions(work: Workspace, summary: Summary) -> list[dict[str, Any
 
 def calibration(work: Workspace, summary: Summary) -> Panel:
     """Whether the model's probabilities can be believed."""
-    import numpy as np
-
     from recipes.problems.metrics import expected_calibration_error, reliability
 
-    truth = np.asarray(work.rows.test.labels)
     parts, errors, gaps = {}, {}, {}
     for name in dict.fromkeys(("teacher", summary.leaves.name)):
         if name in work.ledger:
-            probabilities = _probabilities(work, name)
+            probabilities, truth = _chosen(work, name)
             parts[name] = reliability(probabilities, truth)
             errors[name] = expected_calibration_error(probabilities, truth)
             right = float((probabilities.argmax(axis=1) == truth).mean())
@@ -177,9 +177,9 @@ def calibration(work: Workspace, summary: Summary) -> Panel:
     word = "over-confident" if gaps[own] > 0 else "under-confident"
     judged = "well calibrated" if abs(gaps[own]) < 0.01 else f"{word} by {apart(gaps[own])}"
     sentence = (
-        f"{own} gives its answers a probability of {percent(sure)} on average and is right "
-        f"on {percent(right)}: {judged} on the whole; expected calibration "
-        f"error {percent(errors[own])}"
+        f"{own} gives {_WHAT.get(work.rows.problem, 'its answers')} a probability of "
+        f"{percent(sure)} on average and is right on {percent(right)}: {judged} on the whole; "
+        f"expected calibration error {percent(errors[own])}"
     )
     if "teacher" in errors and own != "teacher":
         sentence += f", teacher {percent(errors['teacher'])}"
@@ -188,10 +188,13 @@ def calibration(work: Workspace, summary: Summary) -> Panel:
     return Panel("calibration", "Can its probabilities be believed?", sentence + ".", chart)
 
 
-def _probabilities(work: Workspace, name: str) -> np.ndarray:
-    """Return a row's probabilities on the test rows, as calibrated as it leaves."""
+def _chosen(work: Workspace, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return probabilities on the test rows, as calibrated as a row leaves, and what is right."""
+    from export.edge import probabilities
+
     temperature = Decision.of(work.ledger[name].decision).temperature
-    return work.problem.probabilities(work.logits(name)["test"] / temperature)
+    logits, right = work.problem.choices(work.logits(name)["test"], work.rows.test.labels)
+    return probabilities(logits / temperature, "single_label"), right
 
 
 def class_scores(work: Workspace, summary: Summary) -> Panel:
@@ -240,7 +243,9 @@ def mistakes(work: Workspace, summary: Summary, most: int = 10) -> list[dict[str
     """
     import numpy as np
 
-    probabilities = _probabilities(work, summary.judged.name)
+    own = summary.judged
+    temperature = Decision.of(own.decision).temperature
+    probabilities = work.problem.probabilities(work.logits(own.name)["test"] / temperature)
     teacher, given = (
         work.problem.answers(work.moved(name)["test"])
         for name in (summary.teacher.name, summary.judged.name)

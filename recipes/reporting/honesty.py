@@ -159,7 +159,7 @@ def _offsets_line(fit: dict[str, Any]) -> str:
     without, with_them = fit["splits"]["test"]
     offsets = ", ".join(f"{one_line(k, 40)} {v:+.1f}" for k, v in fit["fitted"].items() if v)
     return (
-        f"Each label's log-probability gets an offset for {metric} ({offsets}): "
+        f"Each label's score gets an offset for {metric} ({offsets}): "
         f"{points(gain, 2)} on validation rows that it was not fitted on; on test {metric} goes "
         f"from {percent(without, 2)} to {percent(with_them, 2)}."
     )
@@ -170,15 +170,15 @@ def _precision_line(fit: dict[str, Any]) -> str:
     if fit["threshold"] is None:
         return (
             f"A precision of {wished} was wished, and no threshold gives it on the validation "
-            "rows: every text is answered."
+            "rows: none is withheld."
         )
     found = fit["splits"]["test"]
     sure = f", {percent(fit['confidence'], 0)} sure of it" if fit["confidence"] else ""
     right = percent(found["precision"], 2) if "precision" in found else "none"
     return (
-        f"For a precision of {wished}{sure}, a text is answered from a probability of "
-        f"{fit['threshold']:.4f} on: on test {percent(found['coverage'], 2)} of the texts, and "
-        f"{right} of these answers are right."
+        f"For a precision of {wished}{sure}, a label is given from a probability of "
+        f"{fit['threshold']:.4f} on: on test {percent(found['coverage'], 2)} of the labels that "
+        f"would be given otherwise, and {right} of these are right."
     )
 
 
