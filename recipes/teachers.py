@@ -45,13 +45,13 @@ def check_signals(work: Workspace, pair: Pair) -> None:
             "Leave distill.teachers and distill.folds out, or keep to objectives about answers, "
             "such as kl and ce."
         )
-    if work.rows.problem not in ("single_label", "ordinal"):
-        for key in ("teachers", "calibrate"):
-            if getattr(settings, key):
-                raise DistillError(
-                    f"distill.{key} is for problems in which a text has one of several labels, and "
-                    f"this one is of the type {work.rows.problem}. Leave it out."
-                )
+    means = {"teachers": work.problem.exclusive, "calibrate": "calibrate" in work.problem.decides}
+    for key, has_one in means.items():
+        if getattr(settings, key) and not has_one:
+            raise DistillError(
+                f"distill.{key} has no meaning for a problem of the type {work.rows.problem}. "
+                "Leave it out."
+            )
     if settings.teacher == "cached":
         check_cacheable(wants)
 

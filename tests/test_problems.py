@@ -30,7 +30,7 @@ Make = Callable[[str], Path]
 KINDS = ("multi_label", "ordinal", "regression", "pairs")
 #: What is asked for of the answers.
 WISHES = {
-    "multi_label": ["decide={offsets: macro_f1, precision: 0.7}"],
+    "multi_label": ["decide={offsets: macro_f1, precision: 0.7}", "distill.calibrate=true"],
     "ordinal": ["decide.precision=0.6"],
 }
 
@@ -98,6 +98,7 @@ def test_the_whole_chain(run: tuple[str, Path]) -> None:
     assert config.get("problem_type") == problems.get(problem).kind
     page = (out / "report.html").read_text()
     assert kind != "regression" or "rank correlation" in page
+    assert ("Can its probabilities be believed?" in page) == (kind != "regression")
     assert Path(out / "README.md").read_text().startswith("---")
 
 

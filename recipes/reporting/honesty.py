@@ -15,7 +15,7 @@ from recipes.workspace import Workspace
 
 #: Metrics that are no shares, and are written as they are.
 _NUMBERS = ("log_loss", "brier", "mae", "rmse", "r2", "pearson", "spearman", "mcc", "qwk")
-#: Parts of the test rows that are shown of one slice: the worst.
+#: Parts of the test rows that are shown of one slice: the worst. Offsets that are told likewise.
 _PARTS = 12
 
 
@@ -157,7 +157,10 @@ def _offsets_line(fit: dict[str, Any]) -> str:
             f"fitted on they gained {points(gain, 2)} on average, and not in every repeat."
         )
     without, with_them = fit["splits"]["test"]
-    offsets = ", ".join(f"{one_line(k, 40)} {v:+.1f}" for k, v in fit["fitted"].items() if v)
+    strongest = sorted((k for k in fit["fitted"].items() if k[1]), key=lambda k: -abs(k[1]))
+    told = [f"{one_line(label, 40)} {offset:+.1f}" for label, offset in strongest[:_PARTS]]
+    told += [f"{len(strongest) - _PARTS} more"] if len(strongest) > _PARTS else []
+    offsets = ", ".join(told)
     return (
         f"Each label's score gets an offset for {metric} ({offsets}): "
         f"{points(gain, 2)} on validation rows that it was not fitted on; on test {metric} goes "
