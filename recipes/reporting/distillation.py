@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from recipes.ledger import Row
 from recipes.reporting import label_charts
-from recipes.reporting.bootstrap import RESAMPLES, Gain, paired_gain
+from recipes.reporting.bootstrap import Gain, gain_by_headline, paired_gain
 from recipes.reporting.panels import Panel
-from recipes.reporting.summary import Summary, accuracy
+from recipes.reporting.summary import Summary, accuracy, called
 from recipes.reporting.units import duration, one_line, percent, points
 from recipes.students import described, is_cut_from_teacher
 from recipes.tasks.wording import counted
@@ -87,9 +87,11 @@ def distillation_part(work: Workspace, summary: Summary) -> DistillationPart | N
     answers = _answers(work, summary.teacher.name)
     gains = _gains_by_label(answers) if work.rows.problem != "multi_label" else {}
     taught = answers.teacher == answers.truth
+    own, alone = (work.logits(name)["test"] for name in _STUDENTS)
+    gain = gain_by_headline(work.problem, [own], [alone], work.rows.test.labels)
     return DistillationPart(
-        verdict=_verdict(answers),
-        start=_start(work),
+        verdict=_verdict(work, answers, gain),
+        start=_start(work, gain),
         right=(int(taught.sum()), int((~taught).sum())),
         students=[_student(work.ledger[name], answers) for name in _STUDENTS],
         classes=_classes(answers, gains) if gains else None,
@@ -124,13 +126,7 @@ def _answers(work: Workspace, teacher: str) -> _Answers:
     )
 
 
-def _gain(answers: _Answers, rows: np.ndarray | slice = slice(None)) -> Gain:
-    one, other = (answers.right(name)[rows][None] for name in _STUDENTS)
-    return paired_gain(one, other)
-
-
-def _verdict(answers: _Answers) -> str:
-    gain = _gain(answers)
+def _verdict(work: Workspace, answers: _Answers, gain: Gain) -> str:
     own, other = (answers.right(name) for name in _STUDENTS)
     if gain.low > 0:
         head = "Distillation earns its place"
@@ -138,9 +134,11 @@ def _verdict(answers: _Answers) -> str:
         head = "Distillation does more harm than good here"
     else:
         head = "Distillation makes no difference here that chance would not"
+    what = called(work.ledger["student"])
+    right = "right in every label" if work.rows.problem == "multi_label" else "right"
     return (
-        f"{head}: the student's test accuracy is {points(gain.mean)} against the one without a "
-        f"teacher, 95% interval {_interval(gain)}. It is right on "
+        f"{head}: the student's test {what} is {points(gain.mean)} against the one without a "
+        f"teacher, 95% interval {_interval(gain)}. It is {right} on "
         f"{counted(int((own & ~other).sum()), 'test row')} where that one is wrong, and wrong on "
         f"{int((other & ~own).sum()):,} where that one is right."
     )
@@ -150,7 +148,7 @@ def _interval(gain: Gain) -> str:
     return f"{points(gain.low)} to {points(gain.high)}"
 
 
-def _start(work: Workspace) -> str:
+def _start(work: Workspace, gain: Gain) -> str:
     settings = work.recipe.distill
     if not is_cut_from_teacher(settings):
         imitated = ", the student after a stage of imitation" if settings.imitate else ""
@@ -166,7 +164,7 @@ def _start(work: Workspace) -> str:
             "the other one from the same layers of the pretrained backbone. What is compared is "
             "all that a teacher gives, its weights and its answers."
         )
-    return f"{start} The interval is over test rows (paired bootstrap, {RESAMPLES:,} resamples)."
+    return f"{start} The interval is over test rows (paired bootstrap, {gain.draws:,} resamples)."
 
 
 def _student(row: Row, answers: _Answers) -> dict[str, str]:
@@ -194,7 +192,10 @@ def _gains_by_label(answers: _Answers) -> dict[int, Gain]:
     The accuracy on the rows of one label is its recall.
     """
     labels = sorted(set(answers.truth.tolist()))
-    gains = {label: _gain(answers, answers.truth == label) for label in labels}
+    right = [answers.right(name)[None] for name in _STUDENTS]
+    gains = {}
+    for label in labels:
+        gains[label] = paired_gain(*(found[:, answers.truth == label] for found in right))
     return dict(sorted(gains.items(), key=lambda item: -item[1].mean))
 
 

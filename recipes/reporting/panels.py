@@ -12,7 +12,7 @@ from recipes.long_text import told
 from recipes.problems.metrics import higher_is_better
 from recipes.reporting import charts, label_charts
 from recipes.reporting.summary import Summary, accuracy, called, latency, merit, speed
-from recipes.reporting.units import apart, megabytes, one_line, percent
+from recipes.reporting.units import apart, headed, megabytes, one_line, percent
 from recipes.tasks.wording import counted, listed
 from recipes.workspace import Workspace
 
@@ -42,7 +42,7 @@ class Panel:
 
 def tradeoff(work: Workspace, summary: Summary) -> Panel:
     """What an artefact costs in time and what it gives for it."""
-    title = "Accuracy against latency"
+    title = f"{headed(called(summary.shipped))} against latency"
     timed = [(row, time) for row in work.ledger if (time := latency(row))]
     if not timed or latency(summary.shipped) is None:
         return Panel("tradeoff", title, "This run took no timings.", wide=True)

@@ -24,6 +24,7 @@ from recipes.reporting.summary import Summary, accuracy, called, latency, speed,
 from recipes.reporting.table import ledger_cells
 from recipes.reporting.units import (
     duration,
+    headed,
     megabytes,
     milliseconds,
     one_line,
@@ -123,7 +124,7 @@ def _tiles(summary: Summary) -> list[dict[str, str]]:
     time, other = latency(own), latency(teacher)
     tiles = [
         {
-            "title": f"{called(own).capitalize()}, test",
+            "title": f"{headed(called(own))}, test",
             "value": percent(accuracy(judged)),
             "detail": f"{points(summary.gained)} against {teacher.name}"
             + (f"; 95% interval {ends}" if (ends := between(judged)) else ""),
