@@ -325,7 +325,8 @@ class TrainSettings(Settings):
         copies: New texts for each training text, if `augment` names any; with
             ``augment_classes: rare`` the most of them.
         metric: Validation metric that picks the best epoch, by name; null for the problem's own
-            (accuracy, where a row has one label). `recipes.compare` marks the best cell by it.
+            (accuracy, where a row has one label). `recipes.compare` marks the best cell by it, and
+            `GateSettings.max_drop` guards it.
         patience: Stop after this many epochs without a better metric; null to run them all.
     """
 
@@ -641,8 +642,10 @@ class GateSettings(Settings):
     All of it is measured on validation rows.
 
     Attributes:
-        max_drop: Accuracy, or what stands in its place for other problems, that quantization may
-            cost, as a fraction.
+        max_drop: What quantization may cost, as a fraction: of the metric that the student is
+            chosen by (``distill.train.metric``), else of the teacher's (``train.metric``), else of
+            the problem's own, which is the accuracy where a row has one label. A metric of which
+            less is better is passed over.
         min_label_agreement: Share of rows on which both must give the same label.
         max_latency_ms: Median milliseconds that one text may take on this machine, from its tokens
             on; null for no such goal. What holds it narrowly today may not tomorrow.
