@@ -310,7 +310,10 @@ class TrainSettings(Settings):
             training does well without, and drawing random numbers costs a processor a tenth of it.
         precision: bfloat16 autocast where the device computes in it (``auto``), always, or never.
         loss: What is minimized: an objective that looks at the labels alone, such as ``ce`` (with
-            ``smoothing``) or ``focal`` (with ``gamma``); null for the problem's own loss. A student
+            ``smoothing``) or ``focal`` (with ``gamma``); null for the problem's own loss. Of labels
+            with an order ``ce`` is the problem's own, cross-entropy with soft labels that let a
+            near miss cost less than a far one, and takes no ``smoothing``, just as it is among the
+            objectives of a student; ``{name: focal, gamma: 0}`` is plain cross-entropy. A student
             minimizes `DistillSettings.objectives`.
         class_weights: How much a row of each label counts in the loss: ``balanced`` lets all labels
             count the same in sum; or a weight by label name, 1 where none is given. They are scaled

@@ -18,6 +18,8 @@ from recipes.workspace import Workspace
 
 #: Characters of a split whose tokens are counted for the chart of lengths: about half a second.
 _COUNTED = 1_000_000
+#: What ``ce`` is where it is not called so; see `distill.builtin.prediction.CrossEntropy`.
+_OWN_LOSSES = {"multi_label": "binary cross-entropy", "regression": "the squared distance"}
 _TRAININGS = ("teacher", "joint", "student", "student-alone")
 
 
@@ -139,12 +141,16 @@ def _label_losses(work: Workspace) -> str:
     """Name the losses of those that learn from labels alone."""
     from distill import objectives
     from distill.builtin.prediction import CrossEntropy
-    from recipes.imbalance import label_terms
+    from recipes.imbalance import called_here, label_terms
 
     recipe = work.recipe
     terms = [recipe.train.loss or CrossEntropy(), *label_terms(recipe.distill.objectives)]
-    names = [objectives.name_of(type(term)) for term in terms]
-    words = {"ce": "cross-entropy", "focal": "focal loss"}
+    names = [objectives.name_of(type(term)) for term in called_here(work.problem, terms)]
+    words = {
+        "ce": _OWN_LOSSES.get(work.rows.problem, "cross-entropy"),
+        "focal": "focal loss",
+        "soft_ordinal": "cross-entropy with soft labels",
+    }
     return " or ".join(dict.fromkeys(words.get(name, name) for name in names))
 
 
