@@ -53,7 +53,7 @@ class Found:
 
     Attributes:
         drop: How much less it has of the metric of `guarded` than the float file, a fraction.
-        rows: Share of rows to which both give the same label.
+        rows: Share of rows to which both give the same answer.
         batches: The same over batches of every size, length and padding.
         worst: The batch in which both are farthest apart.
         size_bytes: Size of the file.

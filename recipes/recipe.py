@@ -649,7 +649,8 @@ class GateSettings(Settings):
             chosen by (``distill.train.metric``), else of the teacher's (``train.metric``), else of
             the problem's own, which is the accuracy where a row has one label. A metric of which
             less is better is passed over.
-        min_label_agreement: Share of rows on which both must give the same label.
+        min_label_agreement: Share of rows on which both must give the same answer: the same label,
+            the same labels, or numbers apart by less than a tenth of their deviation.
         max_latency_ms: Median milliseconds that one text may take on this machine, from its tokens
             on; null for no such goal. What holds it narrowly today may not tomorrow.
         max_size_mb: Size that the ONNX file may have, in millions of bytes; null for no such goal.
