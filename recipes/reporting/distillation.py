@@ -33,9 +33,10 @@ class DistillationPart:
     Attributes:
         verdict: Whether it earns its place, and on what evidence.
         start: What both students start from.
-        right: On how many test rows the teacher is right, and on how many wrong.
+        right: On how many test rows the teacher is right, and on how many wrong; None of numbers,
+            which are not right or wrong.
         students: A row of the table for each student; figures as text.
-        classes: The chart of gains by label; None where texts have several.
+        classes: The chart of gains by label; None where texts have not one label.
         by_label: The same as a table: a row for each label.
         differences: Title and test rows of each kind of difference.
         cost: What the teacher cost, in a sentence.
@@ -44,7 +45,7 @@ class DistillationPart:
 
     verdict: str
     start: str
-    right: tuple[int, int]
+    right: tuple[int, int] | None
     students: Sequence[Mapping[str, str]]
     classes: Panel | None
     by_label: Sequence[Mapping[str, str]]
@@ -78,17 +79,26 @@ class _Answers:
 
 
 def distillation_part(work: Workspace, summary: Summary) -> DistillationPart | None:
-    """Return the part of the report about distillation.
-
-    It is None if a student is missing, and where answers are numbers, which are not right or wrong.
-    """
-    if not all(name in work.ledger for name in _STUDENTS) or work.rows.problem == "regression":
+    """Return the part of the report about distillation; None if a student is missing."""
+    if not all(name in work.ledger for name in _STUDENTS):
         return None
+    own, alone = (work.logits(name)["test"] for name in _STUDENTS)
+    gain = gain_by_headline(work.problem, [own], [alone], work.rows.test.labels)
+    if work.rows.problem == "regression":
+        return DistillationPart(
+            verdict=_judged(work, gain),
+            start=_start(work, gain),
+            right=None,
+            students=[_scores(work.ledger[name]) for name in _STUDENTS],
+            classes=None,
+            by_label=(),
+            differences=(),
+            cost=_cost(work),
+            costs=[_costs(row) for row in work.ledger if row.stage in _STAGES],
+        )
     answers = _answers(work, summary.teacher.name)
     gains = _gains_by_label(answers) if work.rows.problem != "multi_label" else {}
     taught = answers.teacher == answers.truth
-    own, alone = (work.logits(name)["test"] for name in _STUDENTS)
-    gain = gain_by_headline(work.problem, [own], [alone], work.rows.test.labels)
     return DistillationPart(
         verdict=_verdict(work, answers, gain),
         start=_start(work, gain),
@@ -126,8 +136,7 @@ def _answers(work: Workspace, teacher: str) -> _Answers:
     )
 
 
-def _verdict(work: Workspace, answers: _Answers, gain: Gain) -> str:
-    own, other = (answers.right(name) for name in _STUDENTS)
+def _judged(work: Workspace, gain: Gain) -> str:
     if gain.low > 0:
         head = "Distillation earns its place"
     elif gain.high < 0:
@@ -135,10 +144,17 @@ def _verdict(work: Workspace, answers: _Answers, gain: Gain) -> str:
     else:
         head = "Distillation makes no difference here that chance would not"
     what = called(work.ledger["student"])
-    right = "right in every label" if work.rows.problem == "multi_label" else "right"
     return (
         f"{head}: the student's test {what} is {points(gain.mean)} against the one without a "
-        f"teacher, 95% interval {_interval(gain)}. It is {right} on "
+        f"teacher, 95% interval {_interval(gain)}."
+    )
+
+
+def _verdict(work: Workspace, answers: _Answers, gain: Gain) -> str:
+    own, other = (answers.right(name) for name in _STUDENTS)
+    right = "right in every label" if work.rows.problem == "multi_label" else "right"
+    return (
+        f"{_judged(work, gain)} It is {right} on "
         f"{counted(int((own & ~other).sum()), 'test row')} where that one is wrong, and wrong on "
         f"{int((other & ~own).sum()):,} where that one is right."
     )
@@ -171,14 +187,21 @@ def _student(row: Row, answers: _Answers) -> dict[str, str]:
     given, taught = answers.given[row.name], answers.teacher == answers.truth
     same = given == answers.teacher
     return {
-        "name": row.name,
-        "validation": percent(row.validation_score, 2),
-        "test": percent(accuracy(row), 2),
-        "macro_f1": percent(row.metrics.get("macro_f1", 0.0), 2),
+        **_scores(row),
         "agrees": percent(float(same.mean())),
         "agrees_right": _share(same[taught]),
         "agrees_wrong": _share(same[~taught]),
         "mends": _share(answers.right(row.name)[~taught]),
+    }
+
+
+def _scores(row: Row) -> dict[str, str]:
+    f1 = row.metrics.get("macro_f1")
+    return {
+        "name": row.name,
+        "validation": percent(row.validation_score, 2),
+        "test": percent(accuracy(row), 2),
+        "second": percent(f1, 2) if f1 is not None else f"{row.metrics['mae']:.4g}",
     }
 
 
