@@ -736,6 +736,8 @@ def test_cells_are_judged_by_what_their_problem_is_judged_by(
     assert mean["teacher_share"] == pytest.approx(0.9)
     assert ("accuracy" in text) == ("accuracy" in (metric, headline))
     assert story["notes"] == []
+    exact = (problem, metric) == ("multi_label", "accuracy")
+    assert ("the share of rows with every label right" in text) == exact
 
 
 def test_the_picture_names_what_cells_are_judged_by(tmp_path: Path) -> None:

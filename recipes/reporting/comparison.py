@@ -247,6 +247,8 @@ def legend(comparison: Comparison) -> list[str]:
             f"{comparison.best.label}."
         )
     lines.append(f"valid. and test: {named(comparison.headline)}, in percent.")
+    if (comparison.headline, comparison.metric) == ("micro_f1", "accuracy"):
+        lines.append("accuracy: the share of rows with every label right.")
     if comparison.rarest:
         lines.append(
             f"rarest: test rows with the label {shown(comparison.rarest)}, which the fewest have, "
