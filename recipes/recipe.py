@@ -511,7 +511,8 @@ class DistillSettings(Settings):
         augment: Ways to make new texts of the training texts, which the teacher answers.
         copies: New texts for each training text.
         imitate: A stage before; null for none.
-        objectives: The terms of the loss.
+        objectives: The terms of the loss. Of labels with an order ``ce`` is the loss with soft
+            labels, as in `TrainSettings.loss`.
         train: The student's training.
         alone: How long the student without a teacher learns: for as many epochs as the student, or
             until it has read as much as the student has, earlier stages included.

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import IO, Any
@@ -748,6 +749,12 @@ def test_the_picture_names_what_cells_are_judged_by(tmp_path: Path) -> None:
     axes = inspect.unwrap(comparison_chart)(comparison).axes
     shown = {one.get_xlabel(): one for one in axes}
     assert "explained variance of the teacher, %; line: deviation over seeds" in shown
+    assert "student's share of the teacher's explained variance, %" in shown
+    del found["teacher_share"]  # as of a teacher that explains nothing
+    without = replace(comparison, results=[Result("a", (), [Outcome(0, "a", found)])])
+    axes_without = inspect.unwrap(comparison_chart)(without).axes
+    assert len(axes_without) == len(axes) - 1
+    assert not any("of teacher:" in line for line in legend(without))
     assert not any("accuracy" in title for title in shown)
     marks = shown["mae of the teacher; line: deviation"].containers
     assert [float(mark[0].get_xdata()[0]) for mark in marks] == [30, 30]  # no percent
@@ -816,7 +823,7 @@ def test_the_picture_has_a_panel_for_each_measured_figure() -> None:
         "seconds of fine-tuning": ["1.0", "1.0"],
         "training tokens a second": ["1,234"],
         "peak memory": ["2.50"],
-        "labels kept by merging": ["98.00%"],
+        "answers kept by merging": ["98.00%"],
     }
 
 

@@ -164,7 +164,7 @@ def figures(ledger: Ledger, metric: str | None = None) -> dict[str, float]:
     """Return what a run measured, by name; what its ledger does not know is left out.
 
     The headline metric is told by its name, such as ``validation_accuracy`` and ``test_accuracy``.
-    ``trainable_share`` and ``merge_agreement`` (equal test labels before and after the adapter was
+    ``trainable_share`` and ``merge_agreement`` (equal test answers before and after the adapter was
     merged) are fractions.
 
     Args:

@@ -50,7 +50,7 @@ def comparison_chart(comparison: Comparison) -> Figure:
 
     The headline metric, the one that the recipes choose by and the recall of the rarest label with
     their deviation over the seeds; means of the share of weights that learn, seconds,
-    tokens a second, peak memory, and the share of labels that merging keeps. Where students were
+    tokens a second, peak memory, and the share of answers that merging keeps. Where students were
     trained, first their headline metric, their gain with its interval, their share of the
     teacher's, their seconds and the tokens that they read.
     """
@@ -100,7 +100,7 @@ def _panels(comparison: Comparison) -> Iterator[Callable[[Axes], None]]:
         ("seconds", 1, _bars, "{:,.1f}".format, "seconds of fine-tuning"),
         ("tokens_per_second", 1, _bars, "{:,.0f}".format, "training tokens a second"),
         ("peak_memory_bytes", 1e-9, _bars, "{:,.2f}".format, "peak memory, GB"),
-        ("merge_agreement", 100, _kept, "{:.2f}%".format, "labels kept by merging, %"),
+        ("merge_agreement", 100, _kept, "{:.2f}%".format, "answers kept by merging, %"),
     ):
         means = [result.mean(name) for result in comparison.results]
         values = [None if mean is None else scale * mean for mean in means]
@@ -131,7 +131,8 @@ def _student_panels(comparison: Comparison) -> Iterator[Callable[[Axes], None]]:
     title = f"test {named(comparison.headline)} of the students, %; line: deviation"
     yield partial(_scores, comparison, _of(comparison.headline, _STUDENTS), title)
     yield partial(_gains, comparison)
-    yield partial(_shares_of_teacher, comparison)
+    if any(result.mean("teacher_share") is not None for result in comparison.results):
+        yield partial(_shares_of_teacher, comparison)
     for end, scale, write, title in (
         ("seconds", 1, "{:,.0f}".format, "seconds of both students"),
         ("tokens", 1e-6, "{:,.2f}".format, "million tokens that they read"),

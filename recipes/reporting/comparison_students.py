@@ -100,8 +100,10 @@ def student_legend(results: Sequence[Result], headline: str = "accuracy") -> lis
         lines.append(
             f"alone: the same student without a teacher. gain: points of test {what} over it, "
             f"with the 95% interval over test rows{seeds} (paired bootstrap, {gains[0].draws:,} "
-            f"resamples). of teacher: the student's test {what} as a share of the teacher's."
+            "resamples)."
         )
+    if any(result.mean("teacher_share") is not None for result in results):
+        lines.append(f"of teacher: the student's test {what} as a share of the teacher's.")
     unknown = [r.label for r in results if r.gain is None and r.mean("gain") is not None]
     if unknown:
         lines.append(

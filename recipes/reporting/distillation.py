@@ -196,12 +196,12 @@ def _student(row: Row, answers: _Answers) -> dict[str, str]:
 
 
 def _scores(row: Row) -> dict[str, str]:
-    f1 = row.metrics.get("macro_f1")
+    f1, distance = row.metrics.get("macro_f1"), row.metrics.get("mae", 0.0)
     return {
         "name": row.name,
         "validation": percent(row.validation_score, 2),
         "test": percent(accuracy(row), 2),
-        "second": percent(f1, 2) if f1 is not None else f"{row.metrics['mae']:.4g}",
+        "second": percent(f1, 2) if f1 is not None else f"{distance:.4g}",
     }
 
 
