@@ -17,6 +17,7 @@ from recipes.errors import RecipeError
 from recipes.ledger import Ledger, Row
 from recipes.pipeline import RECIPE
 from recipes.plugins import load_plugins
+from recipes.predictions import problem_of
 from recipes.reading import check
 
 if TYPE_CHECKING:
@@ -95,6 +96,17 @@ class SavedAdapter:
             return None
         path = str(self.folder.absolute().relative_to(self.run.absolute()))
         return next((row for row in Ledger(self.run / "ledger.json") if row.path == path), None)
+
+    @property
+    def problem(self) -> str:
+        """What kind of answer its texts have, by its run's ledger, else by the recipe.
+
+        One of several labels, where both say nothing.
+        """
+        if self.row is not None:
+            return problem_of(self.row)
+        said = str(self.recipe.get("data", {}).get("problem", "auto"))
+        return "single_label" if said == "auto" else said
 
 
 def saved_adapter(name: str) -> SavedAdapter:

@@ -30,11 +30,13 @@ from recipes.console import Parser, guarded, say
 from recipes.errors import RecipeError
 from recipes.pipeline import RECIPE
 from recipes.plugins import load_plugins
+from recipes.reporting.summary import named
 from recipes.reporting.table import print_table
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from recipes.problems import Problem
     from recipes.tasks import Split
     from recipes.workspace import Workspace
 
@@ -150,8 +152,9 @@ def _list(options: argparse.Namespace) -> None:
                 "MB": f"{entry['size_bytes'] / 1e6:.2f}",
                 "backbone": Path(entry["backbone"]).name,
                 "on": entry["quantization"],
-                "valid.": _percent(entry["validation"].get("accuracy")),
-                "test": _percent(entry["test"].get("accuracy")),
+                "metric": named(entry["headline"]) if entry["headline"] else "",
+                "valid.": _percent(entry["validation"].get(entry["headline"])),
+                "test": _percent(entry["test"].get(entry["headline"])),
             }
             for adapter, entry in zip(found, entries, strict=True)
         ]
@@ -167,21 +170,23 @@ def _entry(adapter: SavedAdapter) -> dict[str, Any]:
         "size_bytes": adapter.size_bytes,
         "backbone": adapter.backbone,
         "quantization": adapter.quantization,
+        "problem": adapter.problem,
+        "headline": row.headline if row else "",
         "validation": dict(row.validation) if row else {},
         "test": dict(row.metrics) if row else {},
     }
 
 
 def _answer(options: argparse.Namespace) -> None:
-    from export.edge import probabilities
+    from recipes.problems import problems
     from recipes.tasks import Split
 
     found = [saved_adapter(name) for name in options.adapters]
     for adapter in found:
-        if adapter.row is not None and adapter.row.headline != "accuracy":
+        if not problems.get(adapter.problem).exclusive:
             raise RecipeError(
-                f"{adapter.folder} gives no text one of several labels: it is judged by "
-                f"{adapter.row.headline}. Ask the bundle of its run instead."
+                f"{adapter.folder} gives no text one of several labels: it is for "
+                f"{adapter.problem} data. Ask the bundle of its run instead."
             )
     names = short_names(found)
     work = _open(found, options, options.quantization)
@@ -194,13 +199,13 @@ def _answer(options: argparse.Namespace) -> None:
         shelf.add(name, adapter.folder)
         if adapter.quantization not in ("", work.quantization):
             say(f"note: {name} learnt on {adapter.quantization}, here it is {work.quantization}")
-    for name in shelf.names:
+    for name, adapter in zip(names, found, strict=True):
         shelf.use(name)
         logits = _logits(work, shelf, Split(texts, [0] * len(texts)))
-        likely = probabilities(logits, "single_label")
-        for answer, row in zip(answers, likely, strict=True):
-            best = int(row.argmax())
-            answer[name] = {"label": shelf.labels[best], "probability": float(row[best])}
+        problem: Problem = problems.get(adapter.problem)(shelf.labels)
+        best, likely = problem.answers(logits), problem.probabilities(logits)
+        for answer, place, row in zip(answers, best, likely, strict=True):
+            answer[name] = {"label": problem.told(place), "probability": float(row[place])}
     if options.json:
         for text, answer in zip(texts, answers, strict=True):
             print(json.dumps({"text": text, "answers": answer}, ensure_ascii=False))
@@ -244,6 +249,11 @@ def _merge(options: argparse.Namespace) -> None:
 def _keep_recipe(out: Path, first: SavedAdapter, strategy: dict[str, Any], made: str) -> None:
     """Put a recipe beside a merged adapter, which says what it belongs to."""
     tree = {**first.recipe, "strategy": strategy}
+    if first.problem in ("multi_label", "ordinal", "regression"):
+        # There is no ledger beside it that would say so.
+        tree["data"] = {**tree["data"], "problem": first.problem}
+    if first.problem in ("ordinal", "regression"):  # where these mean nothing
+        tree["data"] |= {"min_rows": None, "rare": "drop"}
     head = f"# Backbone and data of a merged adapter: {made}.\n"
     text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
     (out / RECIPE).write_text(head + text, encoding="utf-8")
@@ -251,9 +261,11 @@ def _keep_recipe(out: Path, first: SavedAdapter, strategy: dict[str, Any], made:
 
 def _score(found: Sequence[SavedAdapter], names: Sequence[str], options: Any) -> None:
     """Print every adapter's accuracy on the validation rows of every source's run."""
+    from recipes.problems import problems
+
     columns: dict[str, Workspace] = {}
     seen = set()
-    if any(adapter.row is not None and adapter.row.headline != "accuracy" for adapter in found):
+    if not all(problems.get(adapter.problem).exclusive for adapter in found):
         say("not scored: that is for adapters that give a text one of several labels")
         return
     for adapter, name in zip(found[:-1], names, strict=False):
@@ -272,17 +284,18 @@ def _score(found: Sequence[SavedAdapter], names: Sequence[str], options: Any) ->
     for adapter, name in zip(found, names, strict=True):
         shelf.add(name, adapter.folder)
         shelf.use(name)
-        scores = {key: _percent(_accuracy(place, shelf)) for key, place in columns.items()}
+        problem = problems.get(adapter.problem)(shelf.labels)
+        scores = {key: _percent(_accuracy(place, shelf, problem)) for key, place in columns.items()}
         rows.append({"valid. accuracy on": name, **scores})
     print_table(rows, bold=len(rows) - 1)
 
 
-def _accuracy(work: Workspace, shelf: Shelf) -> float:
+def _accuracy(work: Workspace, shelf: Shelf, problem: Problem) -> float:
     """Return the share of a run's validation rows whose label is answered, by name."""
     rows = work.rows.validation
-    best = _logits(work, shelf, rows).argmax(1)
+    best = problem.answers(_logits(work, shelf, rows))
     pairs = zip(best.tolist(), rows.labels, strict=True)
-    right = [shelf.labels[answer] == work.rows.labels[label] for answer, label in pairs]
+    right = [problem.told(answer) == work.rows.labels[label] for answer, label in pairs]
     return float(sum(right) / len(right))
 
 
@@ -314,7 +327,7 @@ def _drift(options: argparse.Namespace) -> None:
                 "held in": "float" if drift.held_in == "none" else drift.held_in,
                 "labels agree": f"{100 * drift.labels:.2f} %",
                 "largest logit difference": f"{drift.max_logit_difference:.3g}",
-                "valid. accuracy": _percent(drift.accuracy),
+                f"valid. {named(drift.headline)}": _percent(drift.score),
             }
             for drift in found
         ]

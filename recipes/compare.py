@@ -31,6 +31,7 @@ from recipes.reporting.comparison import (
 from recipes.reporting.comparison_classes import rarest
 from recipes.reporting.comparison_students import gain_of
 from recipes.reporting.learning_curve import curve_figures
+from recipes.reporting.summary import named
 
 COMPARED, FAILED = 0, 1
 _EPILOG = """\
@@ -53,8 +54,9 @@ examples:
   python -m recipes.compare imbalanced_cls --to finetune --variant "" \\
       --variant train.class_weights=balanced --variant train.resample=sqrt
 
-The best cell is the one whose validation metric is best: accuracy, or what train.metric says (with
---to distill, distill.train.metric).
+The best cell is the one whose validation metric is best: what train.metric says (with --to
+distill, distill.train.metric), else what the data's problem is judged by: accuracy, micro F1 where
+a text may have several labels, r2 (explained variance) for numbers.
 
 Where cells learn from different numbers of rows (data.fraction, data.per_class), a learning curve
 is drawn as well; the test rows are the same in every cell.
@@ -69,7 +71,11 @@ exit status: 0 compared; 1 a run failed (the others are compared); 3 the recipe,
 command is wrong; 130 stopped
 """
 
-_DISAGREE = "The cells choose by different metrics (metric): the best is marked by accuracy."
+_DISAGREE = "The cells choose by different metrics (metric): the best is marked by {}."
+_OTHERS = (
+    "The cells have different kinds of answers and are judged by different metrics ({}): only the "
+    "first is told, and none is the best."
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -199,40 +205,49 @@ def _told(run: Run, faults: Mapping[Path, str], stage: str) -> str:
 
 
 def _scores(row: Row, metric: str | None) -> str:
-    valid, test = (written(value, metric) for value in scores(row, metric))
-    what = f" {metric}" if metric else ""
-    return f"{row.name}{what} valid. {valid}, test {test}, {row.seconds:.1f} s"
+    told = metric or row.headline
+    valid, test = (written(value, told) for value in scores(row, metric))
+    return f"{row.name} {named(told)} valid. {valid}, test {test}, {row.seconds:.1f} s"
 
 
 def _choosing(run: Run, stage: str) -> str | None:
-    """Return what a run's recipe chooses by instead of accuracy; None if it does not."""
+    """Return what a run's recipe chooses by; None for the headline of its problem."""
     settings = run.recipe.distill.train if stage == "distill" else run.recipe.train
-    return None if settings.metric == "accuracy" else settings.metric
+    return settings.metric
 
 
 def _gather(
     name: str, runs: Sequence[Run], faults: Mapping[Path, str], folder: Path, stage: str
 ) -> Comparison:
     """Read what all runs have measured."""
-    metrics = {_choosing(run, stage) for run in runs}
-    metric = metrics.pop() if len(metrics) == 1 else None
+    finished = [run for run in runs if run.folder not in faults]
+    headlines = list(dict.fromkeys(run.ledger["teacher"].headline for run in finished))
+    headline = headlines[0] if headlines else "accuracy"
+    metrics = {_choosing(run, stage) or headline for run in runs}
+    agreed = len(headlines) == len(metrics) == 1 and metrics != {headline}
+    metric = next(iter(metrics)) if agreed else None
     grouped: dict[Cell, list[Outcome]] = {}
     rare = ""
     for run in runs:
         fault = faults.get(run.folder, "")
         found = {} if fault else figures(run.ledger, metric)
         if found:
-            found |= curve_figures(run.ledger, run.progress.get("training_rows"))
-        if found and (seen := rarest(run.folder, "teacher")) is not None:
-            rare, found["rarest_recall"] = seen.label, seen.recall
+            found |= curve_figures(run.ledger, run.progress.get("training_rows"), metric)
+            if (seen := rarest(run.folder, run.ledger["teacher"])) is not None:
+                rare, found["rarest_recall"] = seen.label, seen.recall
         place = str(run.folder.relative_to(folder))
         grouped.setdefault(run.cell, []).append(Outcome(run.seed, place, found, fault))
     results = [
         Result(cell.label, cell.overrides, outcomes, _gain(outcomes, folder))
         for cell, outcomes in grouped.items()
     ]
-    notes = [_DISAGREE, *_notes(runs, faults)] if metrics else list(_notes(runs, faults))
-    return Comparison(name, results, baselines(runs[0].ledger, metric), notes, metric, rare)
+    notes = list(_notes(runs, faults))
+    if len(headlines) > 1:
+        notes.insert(0, _OTHERS.format(", ".join(map(named, headlines))))
+    elif len(metrics) > 1:
+        notes.insert(0, _DISAGREE.format(named(headline)))
+    first = baselines(runs[0].ledger, metric)
+    return Comparison(name, results, first, notes, headline, metric, rare)
 
 
 def _gain(outcomes: Sequence[Outcome], folder: Path) -> Gain | None:
@@ -245,7 +260,7 @@ def _notes(runs: Sequence[Run], faults: Mapping[Path, str]) -> Iterator[str]:
     # A run of an earlier version says nothing of the test rows alone.
     whole = "test" if all("test" in progress for progress in finished) else "data"
     if len({progress.get(whole) for progress in finished}) > 1:
-        yield "The cells do not share their rows: accuracies are of different splits."
+        yield "The cells do not share their rows: figures are of different splits."
     for run in runs:
         if run.folder in faults:
             yield f"{run.title}, failed: {faults[run.folder]}"

@@ -27,16 +27,18 @@ class Drift:
     Attributes:
         merged_into: Weights into which it was folded; empty for the adapter unmerged.
         held_in: How the weights are held: ``none`` (float), ``nf4`` or ``int8``.
-        labels: Share of validation rows with the label of the adapter unmerged.
+        labels: Share of validation rows with the answer of the adapter unmerged.
         max_logit_difference: Largest difference of a logit on these rows.
-        accuracy: Accuracy on these rows.
+        headline: The metric that the data's problem is judged by.
+        score: That metric on these rows.
     """
 
     merged_into: str
     held_in: Quantization
     labels: float
     max_logit_difference: float
-    accuracy: float
+    headline: str
+    score: float
 
 
 def measure_drift(work: Workspace, folder: Path) -> list[Drift]:
@@ -75,10 +77,12 @@ def measure_drift(work: Workspace, folder: Path) -> list[Drift]:
 def _drift(
     work: Workspace, into: str, held: Quantization, answers: np.ndarray, expected: np.ndarray
 ) -> Drift:
+    problem = work.problem
     return Drift(
         into,
         held,
-        float(work.problem.same(answers, expected).mean()),
+        float(problem.same(answers, expected).mean()),
         float(abs(answers - expected).max()),
-        work.problem.metrics(answers, work.rows.validation.labels)[work.problem.headline],
+        problem.headline,
+        problem.metrics(answers, work.rows.validation.labels)[problem.headline],
     )

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from recipes.ledger import Row
 from recipes.others import float_row, student_of
-from recipes.recipe import GateSettings
+from recipes.problems.metrics import higher_is_better
+from recipes.recipe import GateSettings, Recipe
 from recipes.workspace import Workspace
 
 
@@ -51,8 +52,8 @@ class Found:
     """What was measured of a file, on validation rows only.
 
     Attributes:
-        drop: How much less it has of the headline metric than the float file, a fraction.
-        rows: Share of rows to which both give the same label.
+        drop: How much less it has of the metric of `guarded` than the float file, a fraction.
+        rows: Share of rows to which both give the same answer.
         batches: The same over batches of every size, length and padding.
         worst: The batch in which both are farthest apart.
         size_bytes: Size of the file.
@@ -67,15 +68,29 @@ class Found:
     p50: float | None
 
 
-def checks(gate: GateSettings, found: Found, headline: str) -> list[GateCheck]:
+def guarded(recipe: Recipe, headline: str) -> str:
+    """Return the metric that `GateSettings.max_drop` is about.
+
+    Args:
+        recipe: The recipe; what is shipped is the student, whose training is asked first.
+        headline: The metric of the data's problem, where the recipe chooses by no other.
+    """
+    for settings in (recipe.distill.train, recipe.train):
+        # What is better the less it is has a unit of its own, and no fraction that may be lost.
+        if settings.metric is not None and higher_is_better(settings.metric):
+            return settings.metric
+    return headline
+
+
+def checks(gate: GateSettings, found: Found, metric: str) -> list[GateCheck]:
     """Hold a quantized file against all that the gate asks for.
 
     Args:
         gate: The recipe's gate.
         found: What was measured.
-        headline: The metric that `Found.drop` is of.
+        metric: From `guarded`: what `Found.drop` is of.
     """
-    name = headline.replace("_", " ")
+    name = metric.replace("_", " ")
     least = gate.min_label_agreement
     return [
         GateCheck(
@@ -123,15 +138,16 @@ def gate_checks(work: Workspace) -> list[GateCheck]:
     if "student-int8" in work.ledger:
         small = work.ledger["student-int8"]
         whole = work.ledger[float_row(student_of(small))]
+        metric = guarded(work.recipe, small.headline)
         found = Found(
-            drop=whole.validation_score - small.validation_score,
+            drop=whole.validation[metric] - small.validation[metric],
             rows=small.agreement["validation_labels"],
             batches=small.agreement["batches_labels"],
             worst=small.agreement["batches_worst"],
             size_bytes=small.size_bytes,
             p50=gate_latency(small),
         )
-        return checks(gate, found, small.headline)
+        return checks(gate, found, metric)
     if "student-onnx" in work.ledger:
         whole = work.ledger["student-onnx"]
         return goals(gate, whole.size_bytes, gate_latency(whole))

@@ -15,7 +15,7 @@ from distill.objective import Objective
 from distill.signals import Outputs
 from recipes.console import say
 from recipes.errors import RecipeError
-from recipes.problems import Problem
+from recipes.problems import Problem, problems
 from recipes.recipe import Resample, TrainSettings
 from recipes.tasks import UNLABELLED, Split
 from recipes.tasks.wording import listed, shown
@@ -32,7 +32,8 @@ def check_measures(work: Workspace) -> None:
     """Check what both trainings do about imbalance against the data.
 
     Raises:
-        RecipeError: The rows have no single label, or a weight is for a label that is not there.
+        RecipeError: The rows have no single label, a weight is for a label that is not there, or a
+            field of the loss has no effect.
     """
     for where, settings in _trainings(work):
         asked = [name for name in _MEASURES if getattr(settings, name) != _default(name)]
@@ -43,6 +44,8 @@ def check_measures(work: Workspace) -> None:
             )
         if isinstance(settings.class_weights, Mapping):
             _check_names(f"{where}.class_weights", list(settings.class_weights), work.rows.labels)
+        if settings.loss is not None:
+            called_here(work.problem, [settings.loss])
 
 
 def class_weights(
@@ -78,7 +81,8 @@ def label_loss(
     """Return the loss of a training that learns from labels alone.
 
     Args:
-        problem: Has the loss that is used if the recipe does not ask for another.
+        problem: Has the loss that is used if the recipe does not ask for another, and says what
+            ``ce`` stands for.
         settings: The training.
         labels: Label ids of the rows that are learnt from.
 
@@ -90,8 +94,8 @@ def label_loss(
     weights = class_weights(settings, labels, problem.labels)
     if settings.loss is None and not weights:
         return problem.loss
-    own = objectives.get(problem.objectives.get("ce", "ce"))
-    objective = (settings.loss or own()).weighted(weights)
+    (objective,) = called_here(problem, [settings.loss or CrossEntropy()])
+    objective = objective.weighted(weights)
 
     def loss(logits: Tensor, labels: Tensor) -> Tensor:
         # As in distillation: every number in float32, whatever the model computes in.
@@ -103,13 +107,41 @@ def label_loss(
     return loss
 
 
-def label_terms(objectives: Sequence[Objective]) -> list[Objective]:
+def called_here(problem: Problem, given: Sequence[Objective]) -> tuple[Objective, ...]:
+    """Return terms of a loss as they are called for a kind of problem.
+
+    Args:
+        problem: Says which are called otherwise.
+        given: The terms, as the recipe calls them.
+
+    Raises:
+        RecipeError: A field of a term means nothing in the one that takes its place.
+    """
+    found = []
+    for objective in given:
+        name = objectives.name_of(type(objective))
+        other = problem.objectives.get(name, name)
+        if other == name:
+            found.append(objective)
+            continue
+        known = objectives.get(other)
+        for key, field in type(objective).model_fields.items():
+            if key not in known.model_fields and getattr(objective, key) != field.default:
+                raise RecipeError(
+                    f"{key} of the objective {name} has no effect here: for "
+                    f"{problems.name_of(type(problem))} data {other} takes its place. Leave it out."
+                )
+        found.append(known(**{key: getattr(objective, key) for key in known.model_fields}))
+    return tuple(found)
+
+
+def label_terms(given: Sequence[Objective]) -> list[Objective]:
     """Return the terms of a student that learns from the labels alone, from begin to end.
 
     They are those that ask no teacher for anything, or cross-entropy if there are none.
     """
     whole = {"weight": 1.0, "since": 0.0, "until": 1.0, "schedule": "constant"}
-    found = [term.model_copy(update=whole) for term in objectives if not term.needs]
+    found = [term.model_copy(update=whole) for term in given if not term.needs]
     return found or [CrossEntropy()]
 
 

@@ -15,7 +15,7 @@ from export.parity import compare
 from export.quantize import QuantizerError
 from export.session import open_model
 from recipes.console import say
-from recipes.gate import Found, GateCheck, checks
+from recipes.gate import Found, GateCheck, checks, guarded
 from recipes.ledger import Row
 from recipes.others import float_row
 from recipes.proof import size
@@ -45,7 +45,7 @@ class Tried:
         refused: What the gate asks in vain of it.
         kept_float: Names of the nodes that stay in float on purpose.
         metrics: On the validation rows.
-        headline: The one of them that it is chosen by.
+        metric: The one of them that it is chosen by; see `recipes.gate.guarded`.
         agreement: With the float file, on the validation rows: the fields of the ledger's row.
         size_bytes: Size of the file.
         latency: Milliseconds of single validation rows, ``p50`` and ``p95``.
@@ -59,7 +59,7 @@ class Tried:
     refused: Sequence[GateCheck] = ()
     kept_float: Sequence[str] = ()
     metrics: Mapping[str, float] | None = None
-    headline: str = "accuracy"
+    metric: str = "accuracy"
     agreement: Mapping[str, Any] | None = None
     size_bytes: int = 0
     latency: Mapping[str, float] | None = None
@@ -76,8 +76,8 @@ class Tried:
 
     @property
     def score(self) -> float:
-        """Its headline metric on the validation rows; less than any if it could not be written."""
-        return -math.inf if self.metrics is None else self.metrics[self.headline]
+        """What it is chosen by on the validation rows; less than any if it was not written."""
+        return -math.inf if self.metrics is None else self.metrics[self.metric]
 
     @property
     def likeness(self) -> float:
@@ -99,6 +99,7 @@ class Bench:
         self.student = student
         self.row = work.ledger[float_row(student)]
         self.source = work.folder / self.row.path
+        self.metric = guarded(work.recipe, self.row.headline)
         self.tokenizer = load_tokenizer(work.folder / student)
         self.collate = work.task.collator(self.tokenizer)
 
@@ -143,20 +144,18 @@ class Bench:
         metrics = self.work.problem.metrics(answers, self.work.rows.validation.labels)
         agreement, latency = self._likeness(call, answers), self.time(call)
         found = Found(
-            drop=self.row.validation_score - metrics[self.row.headline],
+            drop=self.row.validation[self.metric] - metrics[self.metric],
             rows=agreement["validation_labels"],
             batches=agreement["batches_labels"],
             worst=agreement["batches_worst"],
             size_bytes=size(target),
             p50=latency["p50"],
         )
-        refused = [
-            c for c in checks(self.work.recipe.gate, found, self.row.headline) if not c.passed
-        ]
+        refused = [c for c in checks(self.work.recipe.gate, found, self.metric) if not c.passed]
         reasons = [check.told for check in refused]
         return Tried(
             name, step.form, target, self.student, reasons, refused, kept_float, metrics,
-            self.row.headline, agreement, found.size_bytes, latency,
+            self.metric, agreement, found.size_bytes, latency,
         )  # fmt: skip
 
     def _likeness(
@@ -220,9 +219,10 @@ def told(tried: Tried) -> str:
     """Say in a sentence what was tried and what came of it."""
     said = tried.step
     if tried.metrics is not None:
+        what = tried.metric.replace("_", " ")
         said += (
-            f": {tried.headline} {100 * tried.score:.2f} %, {100 * tried.likeness:.2f} % of the "
-            f"labels, {tried.size_bytes / 1e6:.1f} MB"
+            f": {what} {100 * tried.score:.2f} %, {100 * tried.likeness:.2f} % of the labels, "
+            f"{tried.size_bytes / 1e6:.1f} MB"
         )
     return said + ("" if tried.held else f"; left, as {'; '.join(tried.reasons)}")
 
@@ -232,10 +232,10 @@ def choose(tried: Sequence[Tried], way: str, max_drop: float) -> tuple[Tried, st
 
     Args:
         tried: The forms in their order.
-        way: ``"first"``; or ``"pareto"``: of those that hold and are within `max_drop` of the most
-            accurate of them, the smallest file. Its size is the same every time, which a time is
+        way: ``"first"``; or ``"pareto"``: of those that hold and are within `max_drop` of the best
+            of them, the smallest file. Its size is the same every time, which a time is
             not; a goal for the time is the recipe's ``gate.max_latency_ms``.
-        max_drop: Accuracy that may be given away, as a fraction.
+        max_drop: How much of `Tried.metric` may be given away, as a fraction.
 
     Returns:
         The form and the reason. If none holds, it is the one that is most like the float file.

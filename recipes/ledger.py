@@ -29,6 +29,8 @@ class Row:
         split: The split that `metrics` and `agreement` speak of.
         examples: Rows in that split.
         headline: The metric that artefacts are compared by.
+        problem: What kind of answer the rows have, a name from `recipes.problems`; empty in ledgers
+            of earlier versions.
         metrics: Metric name to value; fractions where they are shares.
         validation: The same metrics on the validation split, where choices are made.
         intervals: Figure to both ends of its 95% interval on the test rows, from a bootstrap.
@@ -69,6 +71,7 @@ class Row:
     split: str = "test"
     examples: int = 0
     headline: str = "accuracy"
+    problem: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict)
     validation: Mapping[str, float] = field(default_factory=dict)
     intervals: Mapping[str, Sequence[float]] = field(default_factory=dict)

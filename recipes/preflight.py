@@ -13,7 +13,7 @@ from distill.signals import Answer
 from distill.taps import ask
 from recipes.decide import check_decide
 from recipes.errors import RecipeError
-from recipes.imbalance import check_measures
+from recipes.imbalance import called_here, check_measures
 from recipes.others import STUDENT, students
 from recipes.students import Start, make, trimmed
 from recipes.tasks import Split
@@ -44,7 +44,6 @@ def check_possible(work: Workspace) -> Start:
     from recipes.contrast import check_contrast
     from recipes.imitation import imitation_pair
     from recipes.long_text import check_pool
-    from recipes.stages.distill import taught_by
     from recipes.teachers import check_signals
 
     recipe, imitate = work.recipe, work.recipe.distill.imitate
@@ -67,7 +66,7 @@ def check_possible(work: Workspace) -> Start:
     check_contrast(work)
     _check_metrics(work)
     check_measures(work)
-    taught_by(work, recipe.distill.objectives)
+    called_here(work.problem, recipe.distill.objectives)
     _check_knowledge(work)
     teacher = work.load()
     start = make(work, teacher)

@@ -58,8 +58,8 @@ def measured(
         decision: How answers are made of the logits.
 
     Returns:
-        ``split``, ``examples``, ``headline``, ``metrics``, ``validation``, ``intervals`` and
-        ``differences``.
+        ``split``, ``examples``, ``headline``, ``problem``, ``metrics``, ``validation``,
+        ``intervals`` and ``differences``.
     """
     work.save_logits(name, logits)
     truth = {split: getattr(work.rows, split).labels for split in SPLITS}
@@ -70,6 +70,7 @@ def measured(
         "split": "test",
         "examples": len(work.rows.test),
         "headline": problem.headline,
+        "problem": work.rows.problem,
         "metrics": scores["test"],
         "validation": scores["validation"],
         **_certainty(work, name, decision.moved(logits["test"], problem.labels), before),

@@ -310,7 +310,10 @@ class TrainSettings(Settings):
             training does well without, and drawing random numbers costs a processor a tenth of it.
         precision: bfloat16 autocast where the device computes in it (``auto``), always, or never.
         loss: What is minimized: an objective that looks at the labels alone, such as ``ce`` (with
-            ``smoothing``) or ``focal`` (with ``gamma``); null for the problem's own loss. A student
+            ``smoothing``) or ``focal`` (with ``gamma``); null for the problem's own loss. Of labels
+            with an order ``ce`` is the problem's own, cross-entropy with soft labels that let a
+            near miss cost less than a far one, and takes no ``smoothing``, just as it is among the
+            objectives of a student; ``{name: focal, gamma: 0}`` is plain cross-entropy. A student
             minimizes `DistillSettings.objectives`.
         class_weights: How much a row of each label counts in the loss: ``balanced`` lets all labels
             count the same in sum; or a weight by label name, 1 where none is given. They are scaled
@@ -325,7 +328,8 @@ class TrainSettings(Settings):
         copies: New texts for each training text, if `augment` names any; with
             ``augment_classes: rare`` the most of them.
         metric: Validation metric that picks the best epoch, by name; null for the problem's own
-            (accuracy, where a row has one label). `recipes.compare` marks the best cell by it.
+            (accuracy, where a row has one label). `recipes.compare` marks the best cell by it, and
+            `GateSettings.max_drop` guards it.
         patience: Stop after this many epochs without a better metric; null to run them all.
     """
 
@@ -507,7 +511,8 @@ class DistillSettings(Settings):
         augment: Ways to make new texts of the training texts, which the teacher answers.
         copies: New texts for each training text.
         imitate: A stage before; null for none.
-        objectives: The terms of the loss.
+        objectives: The terms of the loss. Of labels with an order ``ce`` is the loss with soft
+            labels, as in `TrainSettings.loss`.
         train: The student's training.
         alone: How long the student without a teacher learns: for as many epochs as the student, or
             until it has read as much as the student has, earlier stages included.
@@ -642,9 +647,12 @@ class GateSettings(Settings):
     All of it is measured on validation rows.
 
     Attributes:
-        max_drop: Accuracy, or what stands in its place for other problems, that quantization may
-            cost, as a fraction.
-        min_label_agreement: Share of rows on which both must give the same label.
+        max_drop: What quantization may cost, as a fraction: of the metric that the student is
+            chosen by (``distill.train.metric``), else of the teacher's (``train.metric``), else of
+            the problem's own, which is the accuracy where a row has one label. A metric of which
+            less is better is passed over.
+        min_label_agreement: Share of rows on which both must give the same answer: the same label,
+            the same labels, or numbers apart by less than a tenth of their deviation.
         max_latency_ms: Median milliseconds that one text may take on this machine, from its tokens
             on; null for no such goal. What holds it narrowly today may not tomorrow.
         max_size_mb: Size that the ONNX file may have, in millions of bytes; null for no such goal.

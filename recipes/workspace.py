@@ -193,8 +193,9 @@ class Workspace:
     def save_logits(self, name: str, logits: Mapping[str, np.ndarray]) -> None:
         """Keep an artefact's logits by split, ``[rows, classes]``, for what is compared with it.
 
-        The label ids lie beside them (``test_labels``), and the labels' names (``labels``): the
-        file can be judged without the data.
+        What the rows say lies beside them (``test_labels``), the labels' names (``labels``), and
+        what else their problem knows of them (``facts``, as JSON): with the ledger's row the file
+        can be judged without the data.
         """
         import numpy as np
 
@@ -202,6 +203,7 @@ class Workspace:
         folder.mkdir(exist_ok=True)
         labels = {f"{split}_labels": np.array(getattr(self.rows, split).labels) for split in logits}
         labels["labels"] = np.array(self.rows.labels)
+        labels["facts"] = np.array(json.dumps(self.rows.facts))
         # A dict whose keys are only known here does not fit numpy's stub, which also has keywords.
         np.savez(folder / f"{name}.npz", **logits, **labels)  # type: ignore[arg-type, unused-ignore]
 

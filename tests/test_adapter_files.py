@@ -6,12 +6,14 @@ import io
 import json
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny
 import torch
+import yaml
 from torch import nn
 
 from adapters import AdapterError, Strategy, strategies
@@ -374,6 +376,7 @@ def test_list_shows_every_adapter(runs: Path, capfd: pytest.CaptureFixture[str])
     row = Ledger(runs / "one" / "ledger.json")["teacher"]
     assert entries["one"]["validation"] == row.validation
     assert entries["one"]["labels"] == tiny.LABELS
+    assert (entries["one"]["problem"], entries["one"]["headline"]) == ("single_label", "accuracy")
     table = asked(capfd, "list", runs)
     assert "lora rank 4" in table
     assert "bitfit" in table
@@ -426,6 +429,57 @@ def test_merging_leaves_an_adapter_that_is_found_and_asked(
     assert "bare" in asked(capfd, "answer", bare, "--text", "cat", "--backbone", backbone)
 
 
+def torn(folder: Path, like: Path, problem: str) -> Path:
+    """Make a run whose adapter gives three labels these probabilities, whatever the text says."""
+    folder.mkdir()
+    recipe = yaml.safe_load((like / "recipe.yaml").read_text())
+    model = prepare(load(Path(recipe["backbone"]["model"])), strategies.get("lora")(rank=4))
+    for name, tensor in model.named_parameters():
+        if "classifier" in name and tensor.requires_grad:
+            values = torch.tensor([0.45, 0.2, 0.35]).log() if "bias" in name else 0.0
+            tensor.data[:] = values
+    save_adapter(folder / "teacher", model, strategies.get("lora")(rank=4), tiny.LABELS)
+    shutil.copy(like / "recipe.yaml", folder / "recipe.yaml")
+    row = Ledger(like / "ledger.json")["teacher"]
+    Ledger(folder / "ledger.json").put(replace(row, problem=problem))
+    return folder
+
+
+def test_labels_with_an_order_are_answered_by_the_median(
+    runs: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As the bundle does, and so does an adapter that was merged of such."""
+    plain = torn(tmp_path / "plain", runs / "one", "single_label")
+    ordered = [torn(tmp_path / name, runs / "one", "ordinal") for name in ("a", "b")]
+    merged = tmp_path / "merged"
+    asked(capfd, "merge", *ordered, "--how", "cat", "--no-score", "--out", merged)
+    told = asked(capfd, "answer", plain, ordered[0], merged, "--text", "a cat", "--json")
+    found = json.loads(told)["answers"]
+    assert {name: answer["label"] for name, answer in found.items()} == {
+        "plain": tiny.LABELS[0], "a": tiny.LABELS[1], "merged": tiny.LABELS[1],
+    }  # fmt: skip
+    assert found["plain"]["probability"] == pytest.approx(0.45, abs=1e-3)
+    assert found["a"]["probability"] == pytest.approx(0.2, abs=1e-3)
+
+
+def test_adapters_for_other_answers_are_not_asked_and_told_by_their_headline(
+    runs: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(runs / "one", out)
+    scores = {"r2": 0.625, "mae": 3.0}
+    ledger = Ledger(out / "ledger.json")
+    row = replace(
+        ledger["teacher"], headline="r2", problem="regression", metrics=scores, validation=scores
+    )
+    ledger.put(row)
+    table = asked(capfd, "list", tmp_path)
+    assert "explained variance" in table
+    assert "62.50" in table
+    assert main(["answer", str(out), "--text", "x"]) == 3
+    assert "it is for regression data" in capfd.readouterr().err
+
+
 def test_drift_is_told_for_every_way_to_merge(
     runs: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -438,7 +492,7 @@ def test_drift_is_told_for_every_way_to_merge(
     ]
     by_way = dict(zip(ways, found, strict=True))
     row = Ledger(runs / "one" / "ledger.json")["teacher"]
-    assert found[0]["accuracy"] == row.validation["accuracy"]
+    assert found[0]["score"] == row.validation["accuracy"]
     assert by_way["dequantized", "none"]["max_logit_difference"] < 1e-4
     assert by_way["original", "nf4"]["max_logit_difference"] > 1e-3
     assert "largest logit difference" in asked(capfd, "drift", runs / "one")

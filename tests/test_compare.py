@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import IO, Any
@@ -27,6 +28,7 @@ from recipes.compare import main
 from recipes.errors import RecipeError
 from recipes.ledger import TIMINGS, Ledger, Row
 from recipes.pipeline import PROGRESS
+from recipes.problems import problems
 from recipes.reading import read_recipe
 from recipes.reporting.bootstrap import Gain
 from recipes.reporting.comparison import (
@@ -41,6 +43,7 @@ from recipes.reporting.comparison import (
 from recipes.reporting.comparison_chart import comparison_chart
 from recipes.reporting.comparison_classes import Rarest, rarest
 from recipes.reporting.comparison_students import gain_of
+from recipes.reporting.learning_curve import learning_curve
 from recipes.reuse import same_teacher, take_teacher
 from recipes.run import main as run
 
@@ -474,12 +477,80 @@ def test_an_interrupted_start_leaves_no_run(
 
 def test_predictions_without_labels_give_no_interval(tmp_path: Path) -> None:
     (tmp_path / "predictions").mkdir()
+    ledger = Ledger(tmp_path / "ledger.json")
     for name in ("student", "student-alone"):
+        ledger.put(Row("distill", name))
         np.savez(tmp_path / "predictions" / f"{name}.npz", test=np.eye(3))
     assert gain_of([tmp_path]) is None
     found = Result("old", (), [outcome(0, gain=0.01, student_validation_accuracy=0.5)])
     said = legend(Comparison("r", [found], {}))
     assert any("No interval for old" in line for line in said)
+
+
+def predicted(folder: Path, problem: str, truth: Any, **models: Any) -> Path:
+    """Keep what models answer on the test rows of a run."""
+    (folder / "predictions").mkdir(parents=True)
+    ledger = Ledger(folder / "ledger.json")
+    facts = json.dumps({"scale": {"mean": 3.0, "deviation": 2.0}})
+    for name, logits in zip(("student", "student-alone"), models.values(), strict=True):
+        ledger.put(Row("x", name, problem=problem, headline=problems.get(problem).headline))
+        np.savez(
+            folder / "predictions" / f"{name}.npz", test=np.asarray(logits),
+            test_labels=np.asarray(truth), labels=np.array(["1", "2", "3"]), facts=np.array(facts),
+        )  # fmt: skip
+    return folder
+
+
+def test_a_gain_of_several_labels_is_one_of_micro_f1(tmp_path: Path) -> None:
+    """Both have no row quite right, and the student finds two labels of three."""
+    truth = [[1, 1, 1]] * 40
+    own, alone = [[5.0, 5.0, -5.0]] * 40, [[5.0, -5.0, -5.0]] * 40
+    gain = gain_of([predicted(tmp_path / "a", "multi_label", truth, own=own, alone=alone)])
+    assert gain is not None
+    assert gain.mean == pytest.approx(0.8 - 0.5)
+    assert (gain.low, gain.high) == (pytest.approx(gain.mean), pytest.approx(gain.mean))
+    assert (gain.rows, gain.seeds) == (40, 1)
+
+
+def test_a_gain_of_labels_with_an_order_is_by_the_median(tmp_path: Path) -> None:
+    torn, sure = np.log([[0.45, 0.2, 0.35]] * 30), np.log([[0.2, 0.5, 0.3]] * 30)
+    truth = [1] * 30
+    for problem, mean in (("ordinal", 0.0), ("single_label", -1.0)):
+        gain = gain_of([predicted(tmp_path / problem, problem, truth, own=torn, alone=sure)])
+        assert gain is not None
+        assert gain.mean == mean
+
+
+def test_a_gain_of_numbers_has_an_interval_over_rows_and_seeds(tmp_path: Path) -> None:
+    chance = np.random.default_rng(0)
+    truth = chance.normal(size=200)
+    folders, means = [], []
+    for seed in range(3):
+        own, alone = (truth + chance.normal(size=200) * by for by in (0.5, 0.5 + 0.2 * seed))
+        folder = predicted(
+            tmp_path / str(seed), "regression", truth, own=own[:, None], alone=alone[:, None]
+        )
+        folders.append(folder)
+        spread = ((truth - truth.mean()) ** 2).sum()
+        means.append((((alone - truth) ** 2).sum() - ((own - truth) ** 2).sum()) / spread)
+    gain, first = gain_of(folders), gain_of(folders[:1])
+    assert gain is not None
+    assert first is not None
+    assert gain.mean == pytest.approx(fmean(means))
+    assert gain.low < gain.mean < gain.high
+    assert gain.high - gain.low > first.high - first.low  # seeds differ more than rows
+    assert (gain.rows, gain.seeds, gain.draws) == (200, 3, 5000)
+
+
+def test_seeds_of_other_rows_have_no_interval(tmp_path: Path) -> None:
+    folders = [
+        predicted(
+            tmp_path / str(seed), "ordinal", [seed, 1], own=np.eye(3)[:2], alone=np.eye(3)[:2]
+        )
+        for seed in (0, 1)
+    ]
+    assert gain_of(folders[:1]) is not None
+    assert gain_of(folders) is None
 
 
 def outcome(seed: int, **found: float) -> Outcome:
@@ -506,7 +577,7 @@ def test_a_cell_with_a_failed_seed_is_not_the_best() -> None:
     better = [outcome(0, validation_accuracy=0.99), Outcome(1, "b", fault="killed")]
     comparison = Comparison("r", [Result("a", (), [outcome(0)]), Result("b", (), better)], {})
     assert comparison.best is comparison.results[0]
-    assert legend(comparison)[0].endswith("a.")
+    assert legend(comparison)[0] == "* best on validation, by the teacher's mean of accuracy: a."
     assert table_cells(comparison)[1]["cell"] == "b (1 of 2 failed)"
 
 
@@ -537,8 +608,9 @@ def test_the_best_is_chosen_by_what_the_recipes_choose_by(tmp_path: Path) -> Non
     ]  # fmt: skip
     said = legend(by_f1)
     assert said[0] == "* best on validation, by the teacher's mean of macro F1: b."
-    assert "macro F1, valid. / test: majority 25.00 / 12.50" in said[1]
-    assert "majority 0.2500 / 0.1250" in legend(by_loss)[1]
+    assert said[1] == "valid. and test: accuracy, in percent."
+    assert "macro F1, valid. / test: majority 25.00 / 12.50" in said[2]
+    assert "majority 0.2500 / 0.1250" in legend(by_loss)[2]
     students = [outcome(0, student_test_log_loss=0.25)]
     assert Result("a", (), students).spread("student_test_log_loss") == "0.2500"
 
@@ -567,23 +639,148 @@ def test_students_are_judged_by_their_own_metric(tmp_path: Path) -> None:
 def test_the_recall_of_the_rarest_label_is_that_of_the_predictions(tmp_path: Path) -> None:
     (tmp_path / "predictions").mkdir()
     labels = np.array([0] * 5 + [2] * 4 + [1] * 9)
-    answers = np.eye(3)[[0] * 5 + [2, 2, 2, 0] + [1] * 9]
+    answers = 9 * np.eye(3)[[0] * 5 + [2, 2, 2, 0] + [1] * 9]
     kept = {"test": answers, "test_labels": labels}
     np.savez(tmp_path / "predictions" / "old.npz", **kept)
     np.savez(tmp_path / "predictions" / "teacher.npz", **kept, labels=np.array(["x", "y", "z"]))
-    many = {"test": answers, "test_labels": np.eye(3)[labels], "labels": np.array(["x", "y", "z"])}
-    np.savez(tmp_path / "predictions" / "many.npz", **many)
-    assert rarest(tmp_path, "teacher") == Rarest("z", 4, 0.75)
-    assert [rarest(tmp_path, name) for name in ("old", "many", "missing")] == [None] * 3
+    assert rarest(tmp_path, Row("x", "teacher")) == Rarest("z", 4, 0.75)
+    many = Row("x", "teacher", headline="micro_f1", problem="multi_label")
+    assert [rarest(tmp_path, row) for row in (Row("x", "old"), many, Row("x", "gone"))] == [
+        None
+    ] * 3
+
+
+def test_the_rarest_label_with_an_order_is_found_by_the_median(tmp_path: Path) -> None:
+    (tmp_path / "predictions").mkdir()
+    torn = np.log([[0.45, 0.2, 0.35]] * 2 + [[0.9, 0.05, 0.05]] * 4)
+    kept = {"test": torn, "test_labels": np.array([1, 1, 0, 0, 0, 2]), "labels": ["1", "2", "3"]}
+    np.savez(tmp_path / "predictions" / "teacher.npz", **kept)
+    assert rarest(tmp_path, Row("x", "teacher", problem="ordinal")) == Rarest("3", 1, 0.0)
+    kept["test_labels"] = np.array([1, 1, 0, 0, 0, 0])
+    np.savez(tmp_path / "predictions" / "teacher.npz", **kept)
+    assert rarest(tmp_path, Row("x", "teacher", problem="ordinal")) == Rarest("2", 2, 1.0)
+    assert rarest(tmp_path, Row("x", "teacher")) == Rarest("2", 2, 0.0)
 
 
 def test_the_recall_of_the_rarest_label_stands_in_the_table(compared: Path) -> None:
     story = written(compared)
     assert story["rarest"] in tiny.LABELS
     for cell in story["cells"]:
-        found = [rarest(compared / run["folder"], "teacher") for run in cell["runs"]]
+        folders = [compared / run["folder"] for run in cell["runs"]]
+        found = [rarest(one, Ledger(one / "ledger.json")["teacher"]) for one in folders]
         assert cell["mean"]["rarest_recall"] == fmean(one.recall for one in found if one)
     assert f'the label "{story["rarest"]}"' in (compared / "comparison.md").read_text()
+
+
+#: Metrics of each cell, validation and test alike, by kind of answer.
+JUDGED: dict[str, list[dict[str, float]]] = {
+    "multi_label": [
+        {"micro_f1": 0.8, "macro_f1": 0.7, "accuracy": 0.3},
+        {"micro_f1": 0.7, "macro_f1": 0.8, "accuracy": 0.4},
+    ],
+    "regression": [{"r2": 0.5, "mae": 30.0}, {"r2": 0.4, "mae": 20.0}],
+    "single_label": [{"accuracy": 0.5, "macro_f1": 0.9}, {"accuracy": 0.4, "macro_f1": 0.95}],
+}
+
+
+def finished(folder: Path, problem: str, scores: dict[str, float]) -> None:
+    """Make a run of both students that has finished, each a little worse than the teacher."""
+    (folder / "predictions").mkdir(parents=True)
+    stages = ["baseline", "finetune", "merge", "distill"]
+    (folder / PROGRESS).write_text(json.dumps({"finished": stages, "test": "t"}))
+    ledger, headline = Ledger(folder / "ledger.json"), problems.get(problem).headline
+    names = ("frozen-logreg", "teacher", "student", "student-alone")
+    for name, share in zip(names, (0.1, 1, 0.9, 0.6), strict=True):
+        own = {metric: share * score for metric, score in scores.items()}
+        own |= {metric: scores[metric] / share for metric in ("mae",) if metric in scores}
+        ledger.put(
+            Row("x", name, parameters=1, headline=headline, problem=problem, metrics=own,
+                validation=own, seconds=1.0)
+        )  # fmt: skip
+
+
+def put_side_by_side(out: Path, kinds: Sequence[str], *more: str) -> tuple[dict[str, Any], str]:
+    """Compare runs that have finished; return what was written as JSON and as Markdown."""
+    for place, kind in enumerate(kinds):
+        finished(out / f"rank={2 * place + 2}" / "seed-0", kind, JUDGED[kind][place])
+    given = ["lora_cls", AXIS, *more, "--to", "distill", "--out", str(out)]
+    assert main(given) == 0
+    return written(out), (out / "comparison.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("problem", "metric", "best", "told"),
+    [
+        ("multi_label", None, "rank=2", "micro F1"),
+        ("multi_label", "micro_f1", "rank=2", "micro F1"),
+        ("multi_label", "accuracy", "rank=4", "accuracy"),
+        ("regression", None, "rank=2", "explained variance"),
+        ("regression", "mae", "rank=4", "mae"),
+        ("single_label", "accuracy", "rank=2", "accuracy"),
+    ],
+)
+def test_cells_are_judged_by_what_their_problem_is_judged_by(
+    problem: str, metric: str | None, best: str, told: str, tmp_path: Path
+) -> None:
+    asked = [f"distill.train.metric={metric}"] if metric else []
+    story, text = put_side_by_side(tmp_path / "out", [problem] * 2, *asked)
+    headline = problems.get(problem).headline
+    assert (story["headline"], story["metric"]) == (headline, metric or headline)
+    assert story["best"] == best
+    assert f"by the student's mean of {told}: {best}." in text
+    words = {"micro_f1": "micro F1", "r2": "explained variance"}.get(headline, headline)
+    assert f"valid. and test: {words}, in percent." in text
+    assert f"Baselines of rank=2, {told}, valid. / test: frozen-logreg" in text
+    mean, scores = story["cells"][0]["mean"], JUDGED[problem][0]
+    assert mean[f"validation_{headline}"] == scores[headline]
+    assert mean["gain"] == pytest.approx(0.3 * scores[headline])
+    assert mean["teacher_share"] == pytest.approx(0.9)
+    assert ("accuracy" in text) == ("accuracy" in (metric, headline))
+    assert story["notes"] == []
+    exact = (problem, metric) == ("multi_label", "accuracy")
+    assert ("the share of rows with every label right" in text) == exact
+
+
+def test_the_picture_names_what_cells_are_judged_by(tmp_path: Path) -> None:
+    finished(tmp_path / "run", "regression", JUDGED["regression"][0])
+    found = figures(Ledger(tmp_path / "run" / "ledger.json"), "mae")
+    results = [Result("a", (), [Outcome(0, "a", {**found, "training_rows": 9})])]
+    comparison = Comparison("r", results, {}, headline="r2", metric="mae")
+    axes = inspect.unwrap(comparison_chart)(comparison).axes
+    shown = {one.get_xlabel(): one for one in axes}
+    assert "explained variance of the teacher, %; line: deviation over seeds" in shown
+    assert "student's share of the teacher's explained variance, %" in shown
+    del found["teacher_share"]  # as of a teacher that explains nothing
+    without = replace(comparison, results=[Result("a", (), [Outcome(0, "a", found)])])
+    axes_without = inspect.unwrap(comparison_chart)(without).axes
+    assert len(axes_without) == len(axes) - 1
+    assert not any("of teacher:" in line for line in legend(without))
+    assert not any("accuracy" in title for title in shown)
+    marks = shown["mae of the teacher; line: deviation"].containers
+    assert [float(mark[0].get_xdata()[0]) for mark in marks] == [30, 30]  # no percent
+    curve = inspect.unwrap(learning_curve)(results, comparison.drawn_by).axes[0]
+    assert curve.get_ylabel().startswith("test explained variance, %")
+    assert [float(line[0].get_ydata()[0]) for line in curve.containers][:1] == [50]
+
+
+def test_cells_with_different_kinds_of_answers_have_no_best(tmp_path: Path) -> None:
+    story, text = put_side_by_side(tmp_path / "out", ["multi_label", "regression"])
+    assert story["best"] is None
+    assert "different kinds of answers" in story["notes"][0]
+    assert "micro F1, explained variance" in story["notes"][0]
+    assert "failed" not in text
+
+
+def test_cells_that_choose_by_different_metrics_are_told_by_the_headline(tmp_path: Path) -> None:
+    names = ("rank=2-metric=macro_f1", "rank=4")
+    for cell, scores in zip(names, JUDGED["multi_label"], strict=True):
+        finished(tmp_path / cell / "seed-0", "multi_label", scores)
+    given = ["lora_cls", "--to", "distill", "--out", str(tmp_path)]
+    given += ["--variant", "strategy.rank=2 distill.train.metric=macro_f1"]
+    assert main([*given, "--variant", "strategy.rank=4"]) == 0
+    story = written(tmp_path)
+    assert (story["metric"], story["best"]) == ("micro_f1", "rank=2 metric=macro_f1")
+    assert story["notes"][0].endswith("the best is marked by micro F1.")
 
 
 def test_phases_add_their_columns(tmp_path: Path) -> None:
@@ -626,7 +823,7 @@ def test_the_picture_has_a_panel_for_each_measured_figure() -> None:
         "seconds of fine-tuning": ["1.0", "1.0"],
         "training tokens a second": ["1,234"],
         "peak memory": ["2.50"],
-        "labels kept by merging": ["98.00%"],
+        "answers kept by merging": ["98.00%"],
     }
 
 

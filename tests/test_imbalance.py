@@ -111,6 +111,28 @@ def test_without_weights_the_loss_is_the_problems_own() -> None:
         assert float(found) == pytest.approx(float(problem.loss(logits, labels)))
 
 
+def test_of_labels_with_an_order_ce_is_the_problems_own_loss() -> None:
+    """As it is for a student; who wants plain cross-entropy has it as a focal loss."""
+    problem, plain_one = problems.get("ordinal")(NAMES), SingleLabel(NAMES)
+    torch.manual_seed(0)
+    logits, labels = torch.randn(6, 3), torch.tensor([0, 1, 2, 0, 1, 2])
+    losses = [{"name": "ce"}, {"name": "focal", "gamma": 0}]
+    for loss, wanted in zip(losses, (problem, plain_one), strict=True):
+        settings = TrainSettings.model_validate({"loss": loss})
+        found = label_loss(problem, settings, LABELS)(logits, labels)
+        assert float(found) == pytest.approx(float(wanted.loss(logits, labels)))
+    assert float(problem.loss(logits, labels)) != pytest.approx(
+        float(plain_one.loss(logits, labels))
+    )
+
+
+def test_smoothing_of_labels_with_an_order_is_refused(make: Make) -> None:
+    order = "data.order=[place,food,animal]"
+    work = make(order, "train.loss={name: ce, smoothing: 0.1}")
+    with pytest.raises(RecipeError, match="for ordinal data soft_ordinal takes its place"):
+        check_possible(work)
+
+
 def test_the_loss_is_computed_in_float32() -> None:
     settings = TrainSettings.model_validate({"loss": {"name": "focal"}})
     with torch.autocast("cpu", torch.bfloat16):

@@ -248,6 +248,49 @@ def test_pareto_measures_all_and_takes_the_smallest_near_the_best(
     assert "frontier" in said
 
 
+@pytest.mark.parametrize(
+    ("metrics", "guarded"),
+    [
+        ([], "accuracy"),
+        (["train.metric=macro_f1"], "macro f1"),
+        (["train.metric=macro_f1", "distill.train.metric=recall"], "recall"),
+        (["distill.train.metric=accuracy", "train.metric=macro_f1"], "accuracy"),
+        (["train.metric=macro_f1", "distill.train.metric=mae"], "macro f1"),
+    ],
+)
+def test_what_may_be_lost_is_of_the_metric_that_is_chosen_by(
+    metrics: list[str], guarded: str, backbone: Path, tmp_path: Path
+) -> None:
+    work = tiny_work.workspace(tmp_path / "run", backbone, STRICT, *metrics)
+    agreed = {"validation_labels": 1.0, "batches_labels": 1.0, "batches_worst": ""}
+    for lost in ("accuracy", "macro_f1", "recall"):
+        whole = {"accuracy": 0.9, "macro_f1": 0.8, "recall": 0.7, "mae": 0.3}
+        small = {**whole, lost: whole[lost] - 0.05, "mae": 0.1}
+        work.ledger.put(
+            Row("x", "student-onnx", validation=whole),
+            Row("x", "student-int8", validation=small, agreement=agreed),
+        )
+        told = verdict(work)
+        if lost == guarded.replace(" ", "_"):
+            assert told == [
+                f"int8 against float: 0.0500 ({guarded} on the validation rows), gate.max_drop "
+                "asks for at most 0.02"
+            ]
+        else:
+            assert told == []
+
+
+def test_forms_are_tried_by_the_metric_that_is_chosen_by(
+    stage: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    work = stage(huge_weights, "train.metric=macro_f1", "gate.min_label_agreement=0")
+    first = work.ledger["student-int8"].ladder[0]
+    lost = work.ledger["student-onnx"].validation["macro_f1"] - first["metrics"]["macro_f1"]
+    assert lost > 0.02
+    assert f"{lost:.4f} (macro f1 on the validation rows), gate.max_drop" in first["reason"]
+    assert f"macro f1 {100 * first['metrics']['macro_f1']:.2f} %" in capsys.readouterr().err
+
+
 def a_form(step: str, accuracy: float, size: int, held: bool = True, alike: float = 1.0) -> Tried:
     return Tried(
         step, "int8", Path(step), "student", [] if held else ["no"], metrics={"accuracy": accuracy},

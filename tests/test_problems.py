@@ -16,6 +16,7 @@ import pytest
 import tiny
 import tiny_server
 import torch
+import yaml
 from test_run import QUICK
 
 from export.edge import Model, Prediction
@@ -23,6 +24,8 @@ from recipes.errors import RecipeError
 from recipes.ledger import Ledger
 from recipes.problems import problems
 from recipes.problems.decision import Decision
+from recipes.reporting.comparison_students import gain_of
+from recipes.reporting.summary import summarize
 from recipes.run import main
 from recipes.tasks import tasks
 
@@ -100,6 +103,31 @@ def test_the_whole_chain(run: tuple[str, Path]) -> None:
     assert kind != "regression" or "rank correlation" in page
     assert ("Can its probabilities be believed?" in page) == (kind != "regression")
     assert Path(out / "README.md").read_text().startswith("---")
+
+
+def test_gains_and_the_card_go_by_the_headline(run: tuple[str, Path]) -> None:
+    """What was kept is enough to judge the students again, without the data."""
+    kind, out = run
+    ledger = Ledger(out / "ledger.json")
+    assert {row.problem for row in ledger} == {"single_label" if kind == "pairs" else kind}
+    gain = gain_of([out])
+    assert gain is not None
+    difference = ledger["student"].score - ledger["student-alone"].score
+    assert gain.mean == pytest.approx(difference)
+    assert gain.low <= gain.mean <= gain.high
+    head = yaml.safe_load((out / "README.md").read_text().split("---\n")[1])
+    first, *others = head["model-index"][0]["results"][0]["metrics"]
+    wanted = {"multi_label": ("f1", "micro F1"), "regression": ("r_squared", "explained variance")}
+    assert (first["type"], first["name"]) == wanted.get(kind, ("accuracy", "accuracy"))
+    judged = summarize(ledger, []).judged  # what the card tells of
+    assert first["value"] == round(judged.score, 4)
+    assert (kind == "multi_label") == ("all labels right" in [other["name"] for other in others])
+    page = (out / "report.html").read_text()
+    words = {"multi_label": "Micro F1", "regression": "Explained variance"}.get(kind, "Accuracy")
+    assert f"{words} against latency" in page
+    assert (kind == "regression") == ("in hundredths of a deviation" in page)
+    assert "Does distillation earn its place?" in page
+    assert ("right where" in page) == (kind != "regression")
 
 
 def test_the_edge_answers_as_the_student(run: tuple[str, Path]) -> None:

@@ -4,6 +4,7 @@ import json
 import re
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from recipes.assets import Asset
 from recipes.ledger import Row
 from recipes.proof import agreement
 from recipes.reading import check
-from recipes.reporting import charts
+from recipes.reporting import charts, panels
 from recipes.reporting.card import bundle_card
 from recipes.reporting.rendering import markdown
 from recipes.reporting.report import write_report
@@ -26,6 +27,7 @@ from recipes.reporting.table import ledger_cells, print_ledger
 from recipes.reporting.units import (
     breadth,
     duration,
+    headed,
     megabytes,
     milliseconds,
     narrow,
@@ -142,6 +144,28 @@ def make_run(
         log += [{"epoch": e, "eval_accuracy": 0.4 + 0.2 * e, "eval_macro_f1": 0.5} for e in (1, 2)]
         work.save_history(name, log)
     return work
+
+
+@pytest.mark.parametrize(
+    ("problem", "loss"),
+    [
+        ("single_label", "cross-entropy."),
+        ("ordinal", "cross-entropy with soft labels."),
+        ("multi_label", "binary cross-entropy."),
+    ],
+)
+def test_losses_are_called_as_they_are(problem: str, loss: str, tmp_path: Path) -> None:
+    chosen = {"train": {"metric": "accuracy"}, "distill": {"train": {"metric": "accuracy"}}}
+    work = make_run(tmp_path / "run", overrides=chosen)
+    del work.__dict__["problem"]
+    work.__dict__["rows"] = replace(work.rows, problem=problem)
+    losses = panels.trainings(work)[1]
+    assert losses.takeaway.endswith(f"the others' is {loss}")
+
+
+def test_headings_keep_the_capitals_of_a_metric() -> None:
+    assert headed("micro F1") == "Micro F1"
+    assert headed("") == ""
 
 
 def make_rows(chance: np.random.Generator, labels: Sequence[str]) -> Rows:

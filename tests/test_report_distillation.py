@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import html
 import re
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from test_report import Page, make_run
 
+from recipes.problems import problems
 from recipes.reporting.bootstrap import paired_gain
 from recipes.reporting.distillation import DistillationPart, distillation_part
 from recipes.reporting.report import write_report
@@ -191,3 +194,68 @@ def test_costs_and_notes_are_shown(tmp_path: Path) -> None:
 def test_without_a_student_alone_there_is_no_such_part(tmp_path: Path) -> None:
     work = make_run(tmp_path / "run", without=["student-alone"])
     assert distillation_part(work, summarize(work.ledger, [])) is None
+
+
+def replaced(folder: Path, problem: str, truth: list[Any], **answers: Any) -> Workspace:
+    """Make a run with other test rows, whose models give them these answers."""
+    work = make_run(folder, labels=["1", "2", "3"])
+    rows, kind = work.rows, problems.get(problem)
+    split = replace(rows.test, texts=["a text"] * len(truth), labels=truth)
+    del work.__dict__["problem"]
+    number = problem == "regression"
+    work.__dict__["rows"] = replace(
+        rows,
+        train=split,
+        validation=split,
+        test=split,
+        labels=["1"] if number else ["1", "2", "3"],
+        problem=problem,
+        facts={"scale": {"mean": 2.0, "deviation": 3.0}} if number else {},
+    )
+    for name, logits in answers.items():
+        row = name.replace("_", "-")
+        work.save_logits(row, dict.fromkeys(("validation", "test"), np.array(logits)))
+        scores = work.problem.metrics(np.array(logits), truth)
+        work.ledger.update(row, headline=kind.headline, metrics=scores, validation=scores)
+    return work
+
+
+def told(folder: Path, problem: str, truth: list[Any], **answers: Any) -> str:
+    """Return the verdict on such a run."""
+    return part_of(replaced(folder, problem, truth, **answers)).verdict
+
+
+def test_several_labels_are_judged_by_micro_f1(tmp_path: Path) -> None:
+    """No answer is right in every label, and the student's are better all the same."""
+    said = told(
+        tmp_path / "run", "multi_label", [(1, 1, 1)] * 40,
+        merged=[[5, 5, -5]] * 40, student=[[5, 5, -5]] * 40, student_alone=[[5, -5, -5]] * 40,
+    )  # fmt: skip
+    assert said.startswith("Distillation earns its place: the student's test micro F1 is +30.0")
+    assert "right in every label on 0 test rows where that one is wrong" in said
+
+
+def test_numbers_are_judged_by_the_variance_that_they_explain(tmp_path: Path) -> None:
+    """They are not right or wrong: there is a verdict, and no row that is told apart."""
+    truth = np.linspace(-1, 1, 40)
+    work = replaced(
+        tmp_path / "run", "regression", truth.tolist(), merged=truth[:, None],
+        student=0.9 * truth[:, None], student_alone=0.2 * truth[:, None],
+    )  # fmt: skip
+    part = part_of(work)
+    said = part.verdict.replace("\u00a0", " ")
+    assert said.startswith(
+        "Distillation earns its place: the student's test explained variance is +63.0 pt against "
+    )
+    assert said.endswith(" pt.")  # an interval, and nothing of right and wrong
+    assert part.right is None
+    assert [row["test"] for row in part.students] == ["99.00%", "36.00%"]
+    assert not part.differences
+
+
+def test_labels_with_an_order_are_judged_by_the_median(tmp_path: Path) -> None:
+    torn, high = np.log([[0.45, 0.2, 0.35]] * 40), np.log([[0.1, 0.1, 0.8]] * 40)
+    said = told(
+        tmp_path / "run", "ordinal", [1] * 40, merged=torn, student=torn, student_alone=high
+    )
+    assert said.startswith("Distillation earns its place: the student's test accuracy is +100.0")

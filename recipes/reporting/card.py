@@ -24,6 +24,7 @@ from recipes.reporting.summary import (
     called,
     known_phases,
     latency,
+    named,
     phases_line,
     speed,
 )
@@ -122,18 +123,16 @@ def _front_matter(work: Workspace, summary: Summary) -> str:
         tags.append(plain_recipe["strategy"]["name"])
     tags += ["int8"] if held_in(own) == "int8" else []
     source = recipe.data.source
-    measured = {"accuracy": "accuracy", "f1": "macro_f1", "precision": "precision"}
-    measured |= {"recall": "recall", "r_squared": "r2", "spearmanr": "spearman"}
-    measured = {kind: name for kind, name in measured.items() if name in judged.metrics}
+    measured = _on_the_hub(work, judged)
     results = [
-        {"type": kind, "name": name.replace("_", " "), "value": round(judged.metrics[name], 4)}
-        for kind, name in measured.items()
+        {"type": kind, "name": words, "value": round(judged.metrics[name], 4)}
+        for kind, name, words in measured
     ]
     head: dict[str, Any] = {
         "license": work.backbone.license.lower(),
         "pipeline_tag": "text-classification",
         "tags": [*tags, "potstill"],
-        "metrics": list(measured),
+        "metrics": list(dict.fromkeys(kind for kind, _, _ in measured)),
     }
     if recipe.backbone.model.startswith("hub:"):
         head["base_model"] = recipe.backbone.model.removeprefix("hub:")
@@ -156,6 +155,22 @@ def _front_matter(work: Workspace, summary: Summary) -> str:
         }
     ]
     return yaml.safe_dump(head, sort_keys=False, allow_unicode=True)
+
+
+def _on_the_hub(work: Workspace, row: Row) -> list[tuple[str, str, str]]:
+    """Return the figures that the Hub shows: its own name of each, ours, and words.
+
+    First comes the headline metric.
+    """
+    several = work.rows.problem == "multi_label"
+    kinds = {"accuracy": "accuracy", "macro_f1": "f1", "precision": "precision"}
+    kinds |= {"recall": "recall", "r2": "r_squared", "spearman": "spearmanr", "mae": "mae"}
+    kinds = {row.headline: {"micro_f1": "f1"}.get(row.headline, row.headline)} | kinds
+    return [
+        (kind, name, "all labels right" if several and name == "accuracy" else named(name))
+        for name, kind in kinds.items()
+        if name in row.metrics
+    ]
 
 
 def _made(work: Workspace, summary: Summary) -> str:

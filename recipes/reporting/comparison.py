@@ -16,8 +16,9 @@ from recipes.reporting.bootstrap import Gain
 from recipes.reporting.comparison_chart import comparison_chart
 from recipes.reporting.comparison_students import student_cells, student_figures, student_legend
 from recipes.reporting.learning_curve import curve_cells, is_curve, learning_curve
+from recipes.reporting.summary import named
 from recipes.reporting.table import print_table
-from recipes.reporting.units import metric_words
+from recipes.reporting.units import headed
 from recipes.tasks.wording import shown
 
 _BASELINES = ("majority", "tfidf-logreg", "frozen-logreg")
@@ -103,10 +104,11 @@ class Comparison:
     Attributes:
         recipe: Name of the recipe.
         results: One a cell, in the order given.
-        baselines: Accuracy, or `metric`, on the validation and on the test split, by baseline's
+        baselines: What cells are chosen by on the validation and on the test split, by baseline's
             name.
         notes: What a reader should know.
-        metric: What the recipes choose by instead of accuracy; None if they do not.
+        headline: The metric that the data's problem is judged by.
+        metric: What the recipes choose by instead of it; None if they do not.
         rarest: The name of the label whose recall is told; empty if none is.
     """
 
@@ -114,8 +116,19 @@ class Comparison:
     results: Sequence[Result]
     baselines: dict[str, tuple[float, float]]
     notes: Sequence[str] = ()
+    headline: str = "accuracy"
     metric: str | None = None
     rarest: str = ""
+
+    @property
+    def chosen_by(self) -> str:
+        """The metric whose validation value says which cell is best."""
+        return self.metric or self.headline
+
+    @property
+    def drawn_by(self) -> str:
+        """The metric of the learning curve, which is drawn for fractions."""
+        return self.chosen_by if higher_is_better(self.chosen_by) else self.headline
 
     @property
     def judged(self) -> str:
@@ -127,17 +140,18 @@ class Comparison:
     def best(self) -> Result | None:
         """The cell with the best mean validation metric of those without a failed seed.
 
-        None where the cells have learnt from different numbers of rows.
+        None where the cells have learnt from different numbers of rows, or where one has another
+        kind of answers and no such metric.
         """
         if is_curve(self.results):  # more rows are better; and of few, few are to choose by
             return None
-        metric = self.metric or "accuracy"
-        name = f"validation_{metric}"
+        name = f"validation_{self.chosen_by}"
         name = f"student_{name}" if self.judged == "student" else name
-        known = [
-            (r, mean) for r in self.results if not r.failed and (mean := r.mean(name)) is not None
-        ]
-        choose = max if higher_is_better(metric) else min
+        means = [(result, result.mean(name)) for result in self.results if not result.failed]
+        known = [(result, mean) for result, mean in means if mean is not None]
+        if len(known) < len(means):
+            return None
+        choose = max if higher_is_better(self.chosen_by) else min
         return choose(known, key=lambda one: one[1], default=(None, 0.0))[0]
 
     def overhead(self, result: Result) -> float | None:
@@ -149,17 +163,18 @@ class Comparison:
 def figures(ledger: Ledger, metric: str | None = None) -> dict[str, float]:
     """Return what a run measured, by name; what its ledger does not know is left out.
 
-    Accuracies, ``trainable_share`` and ``merge_agreement`` (equal test labels before and after the
-    adapter was merged) are fractions.
+    The headline metric is told by its name, such as ``validation_accuracy`` and ``test_accuracy``.
+    ``trainable_share`` and ``merge_agreement`` (equal test answers before and after the adapter was
+    merged) are fractions.
 
     Args:
         ledger: The run's.
-        metric: A metric that is told as accuracy is, such as ``validation_macro_f1``.
+        metric: A metric that is told as the headline is, such as ``validation_macro_f1``.
     """
     teacher = ledger["teacher"]
     found = {
-        "validation_accuracy": teacher.validation_score,
-        "test_accuracy": teacher.score,
+        f"validation_{teacher.headline}": teacher.validation_score,
+        f"test_{teacher.headline}": teacher.score,
         **({"macro_f1": f1} if (f1 := teacher.metrics.get("macro_f1")) is not None else {}),
         "seconds": teacher.seconds,
     }
@@ -214,7 +229,7 @@ def write_comparison(comparison: Comparison, folder: Path) -> list[Path]:
     paths[2].write_bytes(comparison_chart(comparison))
     if is_curve(comparison.results):
         paths.append(folder / CURVE)
-        paths[-1].write_bytes(learning_curve(comparison.results))
+        paths[-1].write_bytes(learning_curve(comparison.results, comparison.drawn_by))
     return paths
 
 
@@ -225,25 +240,29 @@ def table_cells(comparison: Comparison) -> list[dict[str, str]]:
 
 def legend(comparison: Comparison) -> list[str]:
     """Return the lines below the tables."""
-    lines = []
+    lines, chosen_by = [], named(comparison.chosen_by)
     if comparison.best is not None:
-        what = f"mean{f' of {metric_words(comparison.metric)}' if comparison.metric else ''}"
         lines.append(
-            f"* best on validation, by the {comparison.judged}'s {what}: {comparison.best.label}."
+            f"* best on validation, by the {comparison.judged}'s mean of {chosen_by}: "
+            f"{comparison.best.label}."
         )
+    lines.append(f"valid. and test: {named(comparison.headline)}, in percent.")
+    if (comparison.headline, comparison.metric) == ("micro_f1", "accuracy"):
+        lines.append("accuracy: the share of rows with every label right.")
     if comparison.rarest:
         lines.append(
             f"rarest: test rows with the label {shown(comparison.rarest)}, which the fewest have, "
             "that the teacher finds (its recall)."
         )
-    lines += student_legend(comparison.results)
+    lines += student_legend(comparison.results, comparison.headline)
     if comparison.baselines:
         told = ", ".join(
-            f"{name} {written(valid, comparison.metric)} / {written(test, comparison.metric)}"
+            f"{name} {written(valid, comparison.chosen_by)} / {written(test, comparison.chosen_by)}"
             for name, (valid, test) in comparison.baselines.items()
         )
-        what = f"{metric_words(comparison.metric)}, " if comparison.metric else ""
-        lines.append(f"Baselines of {comparison.results[0].label}, {what}valid. / test: {told}.")
+        lines.append(
+            f"Baselines of {comparison.results[0].label}, {chosen_by}, valid. / test: {told}."
+        )
     return [*lines, *comparison.notes]
 
 
@@ -252,13 +271,14 @@ def _row(comparison: Comparison, result: Result) -> dict[str, str]:
         mean = result.mean(name)
         return "" if mean is None else write(mean)
 
-    overhead, metric = comparison.overhead(result), comparison.metric
+    overhead, headline = comparison.overhead(result), comparison.headline
+    metric = comparison.metric or ""
     return {
         "cell": _title(comparison, result),
-        "valid.": result.spread("validation_accuracy") or "failed",
-        "test": result.spread("test_accuracy"),
-        f"valid. {metric_words(metric or '')}": result.spread(f"validation_{metric}"),
-        f"test {metric_words(metric or '')}": result.spread(f"test_{metric}"),
+        "valid.": result.spread(f"validation_{headline}") or ("failed" if result.failed else ""),
+        "test": result.spread(f"test_{headline}"),
+        f"valid. {named(metric)}": result.spread(f"validation_{metric}"),
+        f"test {named(metric)}": result.spread(f"test_{metric}"),
         "macro F1": "" if metric == "macro_f1" else result.spread("macro_f1"),
         "rarest": result.spread("rarest_recall"),
         "avg phases": result.spread("average_accuracy"),
@@ -276,9 +296,9 @@ def _row(comparison: Comparison, result: Result) -> dict[str, str]:
     }
 
 
-def written(value: float, metric: str | None) -> str:
-    """Write a metric: in percent if it is a fraction, None for accuracy."""
-    return f"{100 * value:.2f}" if higher_is_better(metric or "") else f"{value:.4f}"
+def written(value: float, metric: str) -> str:
+    """Write a metric: in percent if it is a fraction."""
+    return f"{100 * value:.2f}" if higher_is_better(metric) else f"{value:.4f}"
 
 
 def _title(comparison: Comparison, result: Result) -> str:
@@ -290,10 +310,11 @@ def _tables(comparison: Comparison) -> list[list[dict[str, str]]]:
     tables = [table_cells(comparison)]
     if comparison.judged == "student":
         titles = [_title(comparison, result) for result in comparison.results]
-        tables.append(_filled(student_cells(comparison.results, titles, comparison.metric)))
+        named_by = comparison.headline, comparison.metric
+        tables.append(_filled(student_cells(comparison.results, titles, *named_by)))
     if is_curve(comparison.results):
         titles = [result.title for result in comparison.results]
-        tables.append(_filled(curve_cells(comparison.results, titles)))
+        tables.append(_filled(curve_cells(comparison.results, titles, comparison.drawn_by)))
     return tables
 
 
@@ -312,7 +333,8 @@ def _markdown(comparison: Comparison) -> str:
     lines += [f"{_escaped(line)}\n" for line in legend(comparison)]
     lines.append("![The cells side by side](comparison.png)")
     if is_curve(comparison.results):
-        lines += ["", f"![Accuracy over the rows learnt from]({CURVE})"]
+        curve = headed(named(comparison.drawn_by))
+        lines += ["", f"![{curve} over the rows learnt from]({CURVE})"]
     return "\n".join([*lines, ""])
 
 
@@ -325,9 +347,10 @@ def _escaped(text: str) -> str:
 
 
 def _plain(comparison: Comparison) -> dict[str, Any]:
-    metric = comparison.metric or "accuracy"
+    metric = comparison.chosen_by
     return {
         "recipe": comparison.recipe,
+        "headline": comparison.headline,
         "metric": metric,
         "rarest": comparison.rarest or None,
         "best": comparison.best.label if comparison.best else None,

@@ -1,4 +1,4 @@
-"""The picture of a comparison: a line a cell, a panel for accuracy and for each other figure."""
+"""The picture of a comparison: a line a cell, a panel for each figure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from recipes.reporting.drawing import (
     picture,
     shade,
 )
-from recipes.reporting.units import breadth, metric_words, narrow
+from recipes.reporting.summary import named
+from recipes.reporting.units import breadth, narrow
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,18 +31,16 @@ if TYPE_CHECKING:
 _LINE, _TOP, _BOTTOM, _PANEL, _GAP = 34, 40, 48, 300, 30
 #: Pixels: from here on, panels go into a further row.
 _WIDEST = 1500
-#: Figure to its name in the legend and its color.
-_ACCURACIES = {
-    "validation_accuracy": ("validation", SPLITS["validation"]),
-    "test_accuracy": ("test", SPLITS["test"]),
-    "average_accuracy": ("test, average of the phases", "alone"),
-}
-#: What the students are compared in, in the order in which they are drawn.
+#: Beginning of a figure's name to what it is called in the legend and its color.
+_SPLITS = {split: (split, SPLITS[split]) for split in ("validation", "test")}
+#: What the students are compared in, likewise, in the order in which they are drawn.
 _STUDENTS = {
-    "test_accuracy": ("teacher", "teacher"),
-    "student_test_accuracy": ("student", "student"),
-    "alone_test_accuracy": ("alone", "alone"),
+    "test": ("teacher", "teacher"),
+    "student_test": ("student", "student"),
+    "alone_test": ("alone", "alone"),
 }
+#: What phases add to the headline metric, by the figure's name.
+_PHASES = {"average_accuracy": ("test, average of the phases", "alone")}
 _Values = Sequence[float | None]
 
 
@@ -49,11 +48,11 @@ _Values = Sequence[float | None]
 def comparison_chart(comparison: Comparison) -> Figure:
     """What the cells came to; a panel for which nothing was measured is left out.
 
-    Accuracy, the metric that the recipes choose by and the recall of the rarest label with their
-    deviation over the seeds; means of the share of weights that learn, seconds,
-    tokens a second, peak memory, and the share of labels that merging keeps. Where students were
-    trained, first their accuracy, their gain with its interval, their share of the teacher's
-    accuracy, their seconds and the tokens that they read.
+    The headline metric, the one that the recipes choose by and the recall of the rarest label with
+    their deviation over the seeds; means of the share of weights that learn, seconds,
+    tokens a second, peak memory, and the share of answers that merging keeps. Where students were
+    trained, first their headline metric, their gain with its interval, their share of the
+    teacher's, their seconds and the tokens that they read.
     """
     labels = [_lines(result.title) for result in comparison.results]
     left = 24 + max(breadth(line) for lines in labels for line in lines) * SMALL
@@ -88,19 +87,20 @@ def _lines(title: str) -> list[str]:
 
 def _panels(comparison: Comparison) -> Iterator[Callable[[Axes], None]]:
     """Yield what draws each panel, the panels without any value left out."""
-    whose = "accuracy"
+    whose, headline = "", comparison.headline
     if comparison.judged == "student":
         yield from _student_panels(comparison)
-        whose = "accuracy of the teacher"
-    title = f"{whose}, %; line: deviation over seeds"
-    yield partial(_accuracies, comparison, _ACCURACIES, title)
-    yield from _other_panels(comparison, whose.removeprefix("accuracy"))
+        whose = " of the teacher"
+    shown = _of(headline, _SPLITS) | _PHASES
+    title = f"{named(headline)}{whose}, %; line: deviation over seeds"
+    yield partial(_scores, comparison, shown, title)
+    yield from _other_panels(comparison, whose)
     for name, scale, draw, write, title in (
         ("trainable_share", 100, _shares, _share, "weights that learn, % (logarithmic)"),
         ("seconds", 1, _bars, "{:,.1f}".format, "seconds of fine-tuning"),
         ("tokens_per_second", 1, _bars, "{:,.0f}".format, "training tokens a second"),
         ("peak_memory_bytes", 1e-9, _bars, "{:,.2f}".format, "peak memory, GB"),
-        ("merge_agreement", 100, _kept, "{:.2f}%".format, "labels kept by merging, %"),
+        ("merge_agreement", 100, _kept, "{:.2f}%".format, "answers kept by merging, %"),
     ):
         means = [result.mean(name) for result in comparison.results]
         values = [None if mean is None else scale * mean for mean in means]
@@ -110,26 +110,29 @@ def _panels(comparison: Comparison) -> Iterator[Callable[[Axes], None]]:
 
 def _other_panels(comparison: Comparison, whose: str) -> Iterator[Callable[[Axes], None]]:
     """Yield what draws the metric that the recipes choose by, and the rarest label's recall."""
-    metric = comparison.metric
-    if metric is not None and higher_is_better(metric):
-        words = metric_words(metric)
+    if (metric := comparison.metric) is not None:
+        scale, unit = (100, ", %") if higher_is_better(metric) else (1, "")
         if comparison.judged == "student":
-            named = {name.replace("accuracy", metric): series for name, series in _STUDENTS.items()}
-            title = f"test {words} of the students, %; line: deviation"
-            yield partial(_accuracies, comparison, named, title)
-        named = {f"{split}_{metric}": (split, SPLITS[split]) for split in ("validation", "test")}
-        yield partial(_accuracies, comparison, named, f"{words}{whose}, %; line: deviation")
+            title = f"test {named(metric)} of the students{unit}; line: deviation"
+            yield partial(_scores, comparison, _of(metric, _STUDENTS), title, scale=scale)
+        title = f"{named(metric)}{whose}{unit}; line: deviation"
+        yield partial(_scores, comparison, _of(metric, _SPLITS), title, scale=scale)
     if comparison.rarest:
-        named = {"rarest_recall": ("test", SPLITS["test"])}
         title = f"recall{whose} of {narrow(comparison.rarest, 16)}, the rarest label, %"
-        yield partial(_accuracies, comparison, named, title)
+        yield partial(_scores, comparison, {"rarest_recall": _SPLITS["test"]}, title)
+
+
+def _of(metric: str, series: Mapping[str, tuple[str, str]]) -> dict[str, tuple[str, str]]:
+    """Return the figures of a metric, each with what it is called and its color."""
+    return {f"{begin}_{metric}": called for begin, called in series.items()}
 
 
 def _student_panels(comparison: Comparison) -> Iterator[Callable[[Axes], None]]:
-    title = "test accuracy of the students, %; line: deviation"
-    yield partial(_accuracies, comparison, _STUDENTS, title)
+    title = f"test {named(comparison.headline)} of the students, %; line: deviation"
+    yield partial(_scores, comparison, _of(comparison.headline, _STUDENTS), title)
     yield partial(_gains, comparison)
-    yield partial(_shares_of_teacher, comparison)
+    if any(result.mean("teacher_share") is not None for result in comparison.results):
+        yield partial(_shares_of_teacher, comparison)
     for end, scale, write, title in (
         ("seconds", 1, "{:,.0f}".format, "seconds of both students"),
         ("tokens", 1e-6, "{:,.2f}".format, "million tokens that they read"),
@@ -180,11 +183,12 @@ def _gains(comparison: Comparison, axes: Axes) -> None:
 
 
 def _shares_of_teacher(comparison: Comparison, axes: Axes) -> None:
-    """Draw the student's accuracy as a share of the teacher's, which may be more than all of it."""
+    """Draw the student's headline metric as a share of the teacher's, which may exceed it."""
     shares = [result.mean("teacher_share") for result in comparison.results]
     values = [None if share is None else 100 * share for share in shares]
     axes.axvline(100, color=shade("muted"), lw=1)
-    _panel(values, _points, "{:.1f}%".format, "student's share of the teacher's accuracy, %", axes)
+    title = f"student's share of the teacher's {named(comparison.headline)}, %"
+    _panel(values, _points, "{:.1f}%".format, title, axes)
     axes.margins(x=0.25)
 
 
@@ -209,20 +213,25 @@ def _both(
     axes.set_xlabel(title)
 
 
-def _accuracies(
-    comparison: Comparison, named: Mapping[str, tuple[str, str]], title: str, axes: Axes
+def _scores(
+    comparison: Comparison,
+    series: Mapping[str, tuple[str, str]],
+    title: str,
+    axes: Axes,
+    *,
+    scale: float = 100,
 ) -> None:
     """Draw means as points and deviations as lines; the series lie below each other."""
-    shown = [n for n in named if any(r.mean(n) is not None for r in comparison.results)]
-    for series, name in enumerate(shown):
-        text, color = named[name]
-        shift = 0.2 * (series - (len(shown) - 1) / 2)
+    shown = [n for n in series if any(r.mean(n) is not None for r in comparison.results)]
+    for number, name in enumerate(shown):
+        text, color = series[name]
+        shift = 0.2 * (number - (len(shown) - 1) / 2)
         places, means, deviations = [], [], []
         for place, result in enumerate(comparison.results):
             if (mean := result.mean(name)) is not None:
                 places.append(place + shift)
-                means.append(100 * mean)
-                deviations.append(100 * (result.deviation(name) or 0))
+                means.append(scale * mean)
+                deviations.append(scale * (result.deviation(name) or 0))
         axes.errorbar(
             means, places, xerr=deviations, fmt="o", ms=6, capsize=3, lw=1.4,
             color=shade(color), label=text,
@@ -232,7 +241,8 @@ def _accuracies(
         axes.set_xlim(0, 100)
         return
     axes.margins(x=0.08)
-    axes.set_xlim(right=min(101, axes.get_xlim()[1]))
+    if scale == 100:
+        axes.set_xlim(right=min(101, axes.get_xlim()[1]))
     axes.locator_params(axis="x", nbins=6)
     legend(axes, len(shown))
 

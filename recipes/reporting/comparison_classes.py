@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from recipes.ledger import Row
+from recipes.predictions import kept
+
 
 @dataclass(frozen=True)
 class Rarest:
@@ -21,12 +24,12 @@ class Rarest:
     recall: float
 
 
-def rarest(folder: Path, name: str) -> Rarest | None:
+def rarest(folder: Path, row: Row) -> Rarest | None:
     """Return how a run's artefact treats the label that the fewest test rows have.
 
     Args:
         folder: The run's folder.
-        name: The row of its ledger.
+        row: The artefact's.
 
     Returns:
         None if the rows have no single label, or its predictions are missing or were kept without
@@ -34,14 +37,11 @@ def rarest(folder: Path, name: str) -> Rarest | None:
     """
     import numpy as np
 
-    try:
-        with np.load(folder / "predictions" / f"{name}.npz") as kept:
-            answers, labels, names = (kept[key] for key in ("test", "test_labels", "labels"))
-    except (OSError, KeyError, ValueError):
+    found = kept(folder, row)
+    if found is None or not found.problem.exclusive:
         return None
-    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
-        return None
-    ids, counts = np.unique(labels, return_counts=True)
+    ids, counts = np.unique(found.truth, return_counts=True)
     rare = ids[counts.argmin()]
-    found = answers[labels == rare].argmax(axis=1) == rare
-    return Rarest(str(names[rare]), int(counts.min()), float(found.mean()))
+    given = found.problem.answers(found.logits[found.truth == rare])
+    label = found.problem.told(rare)
+    return Rarest(label, int(counts.min()), float((given == rare).mean()))

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recipes.ledger import Ledger
-from recipes.reporting.bootstrap import RESAMPLES, Gain, paired_gain
-from recipes.reporting.units import metric_words
+from recipes.predictions import Kept, kept
+from recipes.reporting.bootstrap import Gain, gain_by_headline
+from recipes.reporting.summary import named
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from recipes.reporting.comparison import Result
 
 #: The row that has a teacher, the row that has none, and how their figures are named.
@@ -22,27 +21,25 @@ STUDENTS = {"student": "student", "student-alone": "alone"}
 def student_figures(ledger: Ledger, metric: str | None = None) -> dict[str, float]:
     """Return what a run's students measured, by name; nothing if it has not finished both.
 
-    Beside accuracy they are told ``metric``, if one is named.
+    Beside the headline metric they are told ``metric``, if one is named.
 
-    ``gain`` is the test accuracy of the student less that of the one without a teacher,
-    ``teacher_share`` the student's as a share of the teacher's, fractions.
+    ``gain`` is the student's headline metric on the test rows less that of the one without a
+    teacher, ``teacher_share`` the student's as a share of the teacher's, fractions.
     """
     if not all(name in ledger for name in STUDENTS):
         return {}
     found: dict[str, float] = {}
     for name, short in STUDENTS.items():
         row = ledger[name]
-        found[f"{short}_validation_accuracy"] = row.validation_score
-        found[f"{short}_test_accuracy"] = row.score
-        if metric is not None:
-            found[f"{short}_validation_{metric}"] = row.validation[metric]
-            found[f"{short}_test_{metric}"] = row.metrics[metric]
+        for told in filter(None, (row.headline, metric)):
+            found[f"{short}_validation_{told}"] = row.validation[told]
+            found[f"{short}_test_{told}"] = row.metrics[told]
         found[f"{short}_seconds"] = row.seconds
         if row.tokens_read:
             found[f"{short}_tokens"] = row.tokens_read
-    own = found["student_test_accuracy"]
-    found["gain"] = own - found["alone_test_accuracy"]
-    if teacher := ledger["teacher"].score:
+    own, alone, teacher = (ledger[name].score for name in (*STUDENTS, "teacher"))
+    found["gain"] = own - alone
+    if teacher > 0:  # of a teacher that explains nothing, a share means nothing
         found["teacher_share"] = own / teacher
     return found
 
@@ -54,55 +51,59 @@ def gain_of(folders: Sequence[Path]) -> Gain | None:
         folders: Runs of one cell, a seed each.
 
     Returns:
-        None if predictions are missing, or were kept without labels by an earlier version.
+        None if predictions are missing, were kept without labels by an earlier version, or are of
+        other rows for each seed.
     """
-    import numpy as np
-
-    try:
-        one, other = (np.stack([_right(f, name) for f in folders]) for name in STUDENTS)
-    except (OSError, KeyError, ValueError):  # no file; no labels; other rows
+    models: dict[str, list[Kept]] = {name: [] for name in STUDENTS}
+    for folder in folders:
+        ledger = Ledger(folder / "ledger.json")
+        for name, own in models.items():
+            found = kept(folder, ledger[name]) if name in ledger else None
+            if found is None:
+                return None
+            own.append(found)
+    first, *others = (found for own in models.values() for found in own)
+    if any(found.truth.tolist() != first.truth.tolist() for found in others):
         return None
-    return paired_gain(one, other)
-
-
-def _right(folder: Path, name: str) -> np.ndarray:
-    """Tell which test rows a row of the ledger answers rightly, ``[rows]``."""
-    import numpy as np
-
-    with np.load(folder / "predictions" / f"{name}.npz") as kept:
-        logits, truth = kept["test"], kept["test_labels"]
-    if truth.dtype.kind == "f":
-        raise ValueError("numbers are not right or wrong")
-    if truth.ndim == 2:
-        every: np.ndarray = ((logits >= 0) == truth).all(axis=1)
-        return every
-    right: np.ndarray = logits.argmax(axis=1) == truth
-    return right
+    one, other = ([found.logits for found in own] for own in models.values())
+    return gain_by_headline(first.problem, one, other, first.truth.tolist())
 
 
 def student_cells(
-    results: Sequence[Result], titles: Sequence[str], metric: str | None = None
+    results: Sequence[Result],
+    titles: Sequence[str],
+    headline: str = "accuracy",
+    metric: str | None = None,
 ) -> list[dict[str, str]]:
     """Return the cells of the students' table by column, row by row.
 
     Args:
         results: The comparison's.
         titles: What the first column says, one a result.
-        metric: What is told beside accuracy; None for nothing.
+        headline: What students are judged by.
+        metric: What is told beside it; None for nothing.
     """
-    return [_row(result, title, metric) for result, title in zip(results, titles, strict=True)]
+    metrics = [name for name in (headline, metric) if name is not None]
+    return [_row(result, title, metrics) for result, title in zip(results, titles, strict=True)]
 
 
-def student_legend(results: Sequence[Result]) -> list[str]:
-    """Return the lines below the students' table."""
-    lines = []
+def student_legend(results: Sequence[Result], headline: str = "accuracy") -> list[str]:
+    """Return the lines below the students' table.
+
+    Args:
+        results: The comparison's.
+        headline: What students are judged by.
+    """
+    lines, what = [], named(headline)
     if gains := [result.gain for result in results if result.gain is not None]:
         seeds = " and seeds" if any(gain.seeds > 1 for gain in gains) else ""
         lines.append(
-            "alone: the same student without a teacher. gain: points of test accuracy over it, "
-            f"with the 95% interval over test rows{seeds} (paired bootstrap, {RESAMPLES:,} "
-            "resamples). of teacher: the student's test accuracy as a share of the teacher's."
+            f"alone: the same student without a teacher. gain: points of test {what} over it, "
+            f"with the 95% interval over test rows{seeds} (paired bootstrap, {gains[0].draws:,} "
+            "resamples)."
         )
+    if any(result.mean("teacher_share") is not None for result in results):
+        lines.append(f"of teacher: the student's test {what} as a share of the teacher's.")
     unknown = [r.label for r in results if r.gain is None and r.mean("gain") is not None]
     if unknown:
         lines.append(
@@ -112,20 +113,19 @@ def student_legend(results: Sequence[Result]) -> list[str]:
     return lines
 
 
-def _row(result: Result, title: str, metric: str | None) -> dict[str, str]:
+def _row(result: Result, title: str, metrics: Sequence[str]) -> dict[str, str]:
     def single(name: str, scale: float, digits: int) -> str:
         mean = result.mean(name)
         return "" if mean is None else f"{mean / scale:,.{digits}f}"
 
     return {
         "cell": title,
-        "student valid.": result.spread("student_validation_accuracy"),
-        "alone valid.": result.spread("alone_validation_accuracy"),
-        "student test": result.spread("student_test_accuracy"),
-        "alone test": result.spread("alone_test_accuracy"),
         **{
-            f"{name} {split} {metric_words(metric or '')}": result.spread(f"{name}_{kept}_{metric}")
-            for split, kept in (("valid.", "validation"), ("test", "test"))
+            f"{name} {split}{f' {named(metric)}' if place else ''}": result.spread(
+                f"{name}_{whole}_{metric}"
+            )
+            for place, metric in enumerate(metrics)
+            for split, whole in (("valid.", "validation"), ("test", "test"))
             for name in STUDENTS.values()
         },
         "gain": _gain(result),

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from recipes.ledger import Row
 from recipes.reporting import label_charts
-from recipes.reporting.bootstrap import RESAMPLES, Gain, paired_gain
+from recipes.reporting.bootstrap import Gain, gain_by_headline, paired_gain
 from recipes.reporting.panels import Panel
-from recipes.reporting.summary import Summary, accuracy
+from recipes.reporting.summary import Summary, accuracy, called
 from recipes.reporting.units import duration, one_line, percent, points
 from recipes.students import described, is_cut_from_teacher
 from recipes.tasks.wording import counted
@@ -33,9 +33,10 @@ class DistillationPart:
     Attributes:
         verdict: Whether it earns its place, and on what evidence.
         start: What both students start from.
-        right: On how many test rows the teacher is right, and on how many wrong.
+        right: On how many test rows the teacher is right, and on how many wrong; None of numbers,
+            which are not right or wrong.
         students: A row of the table for each student; figures as text.
-        classes: The chart of gains by label; None where texts have several.
+        classes: The chart of gains by label; None where texts have not one label.
         by_label: The same as a table: a row for each label.
         differences: Title and test rows of each kind of difference.
         cost: What the teacher cost, in a sentence.
@@ -44,7 +45,7 @@ class DistillationPart:
 
     verdict: str
     start: str
-    right: tuple[int, int]
+    right: tuple[int, int] | None
     students: Sequence[Mapping[str, str]]
     classes: Panel | None
     by_label: Sequence[Mapping[str, str]]
@@ -78,18 +79,29 @@ class _Answers:
 
 
 def distillation_part(work: Workspace, summary: Summary) -> DistillationPart | None:
-    """Return the part of the report about distillation.
-
-    It is None if a student is missing, and where answers are numbers, which are not right or wrong.
-    """
-    if not all(name in work.ledger for name in _STUDENTS) or work.rows.problem == "regression":
+    """Return the part of the report about distillation; None if a student is missing."""
+    if not all(name in work.ledger for name in _STUDENTS):
         return None
+    own, alone = (work.logits(name)["test"] for name in _STUDENTS)
+    gain = gain_by_headline(work.problem, [own], [alone], work.rows.test.labels)
+    if work.rows.problem == "regression":
+        return DistillationPart(
+            verdict=_judged(work, gain),
+            start=_start(work, gain),
+            right=None,
+            students=[_scores(work.ledger[name]) for name in _STUDENTS],
+            classes=None,
+            by_label=(),
+            differences=(),
+            cost=_cost(work),
+            costs=[_costs(row) for row in work.ledger if row.stage in _STAGES],
+        )
     answers = _answers(work, summary.teacher.name)
     gains = _gains_by_label(answers) if work.rows.problem != "multi_label" else {}
     taught = answers.teacher == answers.truth
     return DistillationPart(
-        verdict=_verdict(answers),
-        start=_start(work),
+        verdict=_verdict(work, answers, gain),
+        start=_start(work, gain),
         right=(int(taught.sum()), int((~taught).sum())),
         students=[_student(work.ledger[name], answers) for name in _STUDENTS],
         classes=_classes(answers, gains) if gains else None,
@@ -124,23 +136,25 @@ def _answers(work: Workspace, teacher: str) -> _Answers:
     )
 
 
-def _gain(answers: _Answers, rows: np.ndarray | slice = slice(None)) -> Gain:
-    one, other = (answers.right(name)[rows][None] for name in _STUDENTS)
-    return paired_gain(one, other)
-
-
-def _verdict(answers: _Answers) -> str:
-    gain = _gain(answers)
-    own, other = (answers.right(name) for name in _STUDENTS)
+def _judged(work: Workspace, gain: Gain) -> str:
     if gain.low > 0:
         head = "Distillation earns its place"
     elif gain.high < 0:
         head = "Distillation does more harm than good here"
     else:
         head = "Distillation makes no difference here that chance would not"
+    what = called(work.ledger["student"])
     return (
-        f"{head}: the student's test accuracy is {points(gain.mean)} against the one without a "
-        f"teacher, 95% interval {_interval(gain)}. It is right on "
+        f"{head}: the student's test {what} is {points(gain.mean)} against the one without a "
+        f"teacher, 95% interval {_interval(gain)}."
+    )
+
+
+def _verdict(work: Workspace, answers: _Answers, gain: Gain) -> str:
+    own, other = (answers.right(name) for name in _STUDENTS)
+    right = "right in every label" if work.rows.problem == "multi_label" else "right"
+    return (
+        f"{_judged(work, gain)} It is {right} on "
         f"{counted(int((own & ~other).sum()), 'test row')} where that one is wrong, and wrong on "
         f"{int((other & ~own).sum()):,} where that one is right."
     )
@@ -150,7 +164,7 @@ def _interval(gain: Gain) -> str:
     return f"{points(gain.low)} to {points(gain.high)}"
 
 
-def _start(work: Workspace) -> str:
+def _start(work: Workspace, gain: Gain) -> str:
     settings = work.recipe.distill
     if not is_cut_from_teacher(settings):
         imitated = ", the student after a stage of imitation" if settings.imitate else ""
@@ -166,21 +180,28 @@ def _start(work: Workspace) -> str:
             "the other one from the same layers of the pretrained backbone. What is compared is "
             "all that a teacher gives, its weights and its answers."
         )
-    return f"{start} The interval is over test rows (paired bootstrap, {RESAMPLES:,} resamples)."
+    return f"{start} The interval is over test rows (paired bootstrap, {gain.draws:,} resamples)."
 
 
 def _student(row: Row, answers: _Answers) -> dict[str, str]:
     given, taught = answers.given[row.name], answers.teacher == answers.truth
     same = given == answers.teacher
     return {
-        "name": row.name,
-        "validation": percent(row.validation_score, 2),
-        "test": percent(accuracy(row), 2),
-        "macro_f1": percent(row.metrics.get("macro_f1", 0.0), 2),
+        **_scores(row),
         "agrees": percent(float(same.mean())),
         "agrees_right": _share(same[taught]),
         "agrees_wrong": _share(same[~taught]),
         "mends": _share(answers.right(row.name)[~taught]),
+    }
+
+
+def _scores(row: Row) -> dict[str, str]:
+    f1, distance = row.metrics.get("macro_f1"), row.metrics.get("mae", 0.0)
+    return {
+        "name": row.name,
+        "validation": percent(row.validation_score, 2),
+        "test": percent(accuracy(row), 2),
+        "second": percent(f1, 2) if f1 is not None else f"{distance:.4g}",
     }
 
 
@@ -194,7 +215,10 @@ def _gains_by_label(answers: _Answers) -> dict[int, Gain]:
     The accuracy on the rows of one label is its recall.
     """
     labels = sorted(set(answers.truth.tolist()))
-    gains = {label: _gain(answers, answers.truth == label) for label in labels}
+    right = [answers.right(name)[None] for name in _STUDENTS]
+    gains = {}
+    for label in labels:
+        gains[label] = paired_gain(*(found[:, answers.truth == label] for found in right))
     return dict(sorted(gains.items(), key=lambda item: -item[1].mean))
 
 

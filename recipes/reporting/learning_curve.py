@@ -1,4 +1,4 @@
-"""Accuracy over the number of rows that were learnt from: what more labels would bring."""
+"""A metric over the number of rows that were learnt from: what more labels would bring."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from recipes.ledger import Ledger
 from recipes.reporting.drawing import canvas, frame, label_beside, legend, picture, shade
+from recipes.reporting.summary import named
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,13 +17,13 @@ if TYPE_CHECKING:
 
     from recipes.reporting.comparison import Result
 
-#: Row of the ledger to the name of its figure, its color and how its line is drawn.
+#: Row of the ledger to the beginning of its figure's name, its color and how its line is drawn.
 _LINES = {
-    "teacher": ("test_accuracy", "teacher", "-"),
-    "student": ("student_test_accuracy", "student", "-"),
-    "student-alone": ("alone_test_accuracy", "alone", "-"),
-    "frozen-logreg": ("frozen_test_accuracy", "baseline", "--"),
-    "tfidf-logreg": ("tfidf_test_accuracy", "baseline", ":"),
+    "teacher": ("test", "teacher", "-"),
+    "student": ("student_test", "student", "-"),
+    "student-alone": ("alone_test", "alone", "-"),
+    "frozen-logreg": ("frozen_test", "baseline", "--"),
+    "tfidf-logreg": ("tfidf_test", "baseline", ":"),
 }
 _BASELINES = ("frozen-logreg", "tfidf-logreg")
 #: What makes cells of one axis differ in their rows alone.
@@ -37,7 +38,7 @@ class Line:
         title: What it is called in the legend.
         color: From `recipes.reporting.drawing.COLORS`.
         style: As matplotlib names it.
-        points: Rows learnt from, mean accuracy and its deviation over the seeds, in percent.
+        points: Rows learnt from, mean of the metric and its deviation over the seeds, in percent.
     """
 
     title: str
@@ -46,14 +47,19 @@ class Line:
     points: Sequence[tuple[float, float, float]]
 
 
-def curve_figures(ledger: Ledger, rows: int | None) -> dict[str, float]:
+def curve_figures(ledger: Ledger, rows: int | None, metric: str | None = None) -> dict[str, float]:
     """Return what a run adds to the curve, by name: its rows and what its baselines reached.
 
     Args:
         ledger: Of the run.
         rows: How many rows were learnt from; None if an earlier version has not written it down.
+        metric: What is told beside the headline metric; None for nothing.
     """
-    found = {_LINES[name][0]: ledger[name].score for name in _BASELINES if name in ledger}
+    found = {
+        f"{_LINES[row.name][0]}_{told}": row.metrics[told]
+        for row in (ledger[name] for name in _BASELINES if name in ledger)
+        for told in filter(None, (row.headline, metric))
+    }
     return {**found, "training_rows": rows} if rows is not None else {}
 
 
@@ -63,15 +69,18 @@ def is_curve(results: Sequence[Result]) -> bool:
     return len(known) > 1
 
 
-def curve_cells(results: Sequence[Result], titles: Sequence[str]) -> list[dict[str, str]]:
+def curve_cells(
+    results: Sequence[Result], titles: Sequence[str], metric: str = "accuracy"
+) -> list[dict[str, str]]:
     """Return the cells of the curve's table by column, row by row.
 
     Args:
         results: The comparison's.
         titles: What the first column says, one a result.
+        metric: What is told, a fraction.
     """
     return [
-        {"cell": title, "rows": _rows(result), **_accuracies(result)}
+        {"cell": title, "rows": _rows(result), **_scores(result, metric)}
         for result, title in zip(results, titles, strict=True)
     ]
 
@@ -81,25 +90,27 @@ def _rows(result: Result) -> str:
     return "" if mean is None else f"{mean:,.0f}"
 
 
-def _accuracies(result: Result) -> dict[str, str]:
-    """Write accuracies, and how far the teacher is above the better of both baselines."""
-    cells = {name: result.spread(figure) for name, (figure, _, _) in _LINES.items()}
-    teacher = result.mean("test_accuracy")
-    rivals = [m for name in _BASELINES if (m := result.mean(_LINES[name][0])) is not None]
+def _scores(result: Result, metric: str) -> dict[str, str]:
+    """Write a metric, and how far the teacher is above the better of both baselines."""
+    cells = {name: result.spread(f"{begin}_{metric}") for name, (begin, _, _) in _LINES.items()}
+    teacher = result.mean(f"test_{metric}")
+    means = [result.mean(f"{_LINES[name][0]}_{metric}") for name in _BASELINES]
+    rivals = [mean for mean in means if mean is not None]
     above = teacher - max(rivals) if teacher is not None and rivals else None
     return {**cells, "teacher above": "" if above is None else f"{100 * above:+.2f}"}
 
 
 @picture
-def learning_curve(results: Sequence[Result]) -> Figure:
-    """Test accuracy of teacher, students and baselines over the rows they have learnt from.
+def learning_curve(results: Sequence[Result], metric: str = "accuracy") -> Figure:
+    """A test metric of teacher, students and baselines over the rows they have learnt from.
 
-    Points are means, bars deviations over the seeds; the axis of the rows is logarithmic.
+    The metric is a fraction. Points are means, bars deviations over the seeds; the axis of the rows
+    is logarithmic.
     """
     figure = canvas(760, 470)
     axes = frame(figure, 60, 56, 120, 52)
     ends = []
-    for line in _lines(results):
+    for line in _lines(results, metric):
         places, means, deviations = zip(*line.points, strict=True)
         axes.errorbar(
             places, means, yerr=deviations, fmt="o", ls=line.style, ms=5, capsize=3, lw=1.6,
@@ -107,23 +118,24 @@ def learning_curve(results: Sequence[Result]) -> Figure:
         )  # fmt: skip
         ends.append(((places[-1], means[-1]), f"{means[-1]:.1f}"))
     _scale(axes, results)
+    axes.set_ylabel(f"test {named(metric)}, %; bar: deviation over seeds")
     label_beside(axes, *map(list, zip(*ends, strict=True)))
     legend(axes, 3)
     return figure
 
 
-def _lines(results: Sequence[Result]) -> Iterator[Line]:
+def _lines(results: Sequence[Result], metric: str) -> Iterator[Line]:
     """Yield the lines: the models' for each set of cells that differ in nothing but their rows."""
     groups: dict[str, list[Result]] = {}
     for result in results:
         groups.setdefault(_SIZES.sub("", result.label).strip(), []).append(result)
     first = next(iter(groups.values()))
     for title, members in groups.items():
-        for name, (figure, color, style) in _LINES.items():
+        for name, (begin, color, style) in _LINES.items():
             # The baselines depend on the rows alone, unless other things of the data differ.
             if name in _BASELINES and members is not first:
                 continue
-            if points := _points(members, figure):
+            if points := _points(members, f"{begin}_{metric}"):
                 whole = name if name in _BASELINES or not title else f"{name}, {title}"
                 yield Line(whole, color, style, points)
 
@@ -148,4 +160,3 @@ def _scale(axes: Axes, results: Sequence[Result]) -> None:
     write: Callable[[float, object], str] = lambda value, _: f"{value:,.0f}"  # noqa: E731
     axes.xaxis.set_major_formatter(write)
     axes.set_xlabel("rows learnt from (logarithmic)")
-    axes.set_ylabel("test accuracy, %; bar: deviation over seeds")

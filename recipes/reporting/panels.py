@@ -12,12 +12,14 @@ from recipes.long_text import told
 from recipes.problems.metrics import higher_is_better
 from recipes.reporting import charts, label_charts
 from recipes.reporting.summary import Summary, accuracy, called, latency, merit, speed
-from recipes.reporting.units import apart, megabytes, one_line, percent
+from recipes.reporting.units import apart, headed, megabytes, one_line, percent
 from recipes.tasks.wording import counted, listed
 from recipes.workspace import Workspace
 
 #: Characters of a split whose tokens are counted for the chart of lengths: about half a second.
 _COUNTED = 1_000_000
+#: What ``ce`` is where it is not called so; see `distill.builtin.prediction.CrossEntropy`.
+_OWN_LOSSES = {"multi_label": "binary cross-entropy", "regression": "the squared distance"}
 _TRAININGS = ("teacher", "joint", "student", "student-alone")
 
 
@@ -42,7 +44,7 @@ class Panel:
 
 def tradeoff(work: Workspace, summary: Summary) -> Panel:
     """What an artefact costs in time and what it gives for it."""
-    title = "Accuracy against latency"
+    title = f"{headed(called(summary.shipped))} against latency"
     timed = [(row, time) for row in work.ledger if (time := latency(row))]
     if not timed or latency(summary.shipped) is None:
         return Panel("tradeoff", title, "This run took no timings.", wide=True)
@@ -139,12 +141,16 @@ def _label_losses(work: Workspace) -> str:
     """Name the losses of those that learn from labels alone."""
     from distill import objectives
     from distill.builtin.prediction import CrossEntropy
-    from recipes.imbalance import label_terms
+    from recipes.imbalance import called_here, label_terms
 
     recipe = work.recipe
     terms = [recipe.train.loss or CrossEntropy(), *label_terms(recipe.distill.objectives)]
-    names = [objectives.name_of(type(term)) for term in terms]
-    words = {"ce": "cross-entropy", "focal": "focal loss"}
+    names = [objectives.name_of(type(term)) for term in called_here(work.problem, terms)]
+    words = {
+        "ce": _OWN_LOSSES.get(work.rows.problem, "cross-entropy"),
+        "focal": "focal loss",
+        "soft_ordinal": "cross-entropy with soft labels",
+    }
     return " or ".join(dict.fromkeys(words.get(name, name) for name in names))
 
 

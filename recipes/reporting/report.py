@@ -24,6 +24,7 @@ from recipes.reporting.summary import Summary, accuracy, called, latency, speed,
 from recipes.reporting.table import ledger_cells
 from recipes.reporting.units import (
     duration,
+    headed,
     megabytes,
     milliseconds,
     one_line,
@@ -123,7 +124,7 @@ def _tiles(summary: Summary) -> list[dict[str, str]]:
     time, other = latency(own), latency(teacher)
     tiles = [
         {
-            "title": f"{called(own).capitalize()}, test",
+            "title": f"{headed(called(own))}, test",
             "value": percent(accuracy(judged)),
             "detail": f"{points(summary.gained)} against {teacher.name}"
             + (f"; 95% interval {ends}" if (ends := between(judged)) else ""),
@@ -157,11 +158,14 @@ def _second(row: Row, metric: str) -> str:
 
 def _legend(work: Workspace, summary: Summary) -> list[str]:
     seconds, what = sum(row.seconds for row in work.ledger), called(summary.shipped)
+    shift = "a probability, in points"
+    if work.rows.problem == "regression":
+        shift = "a number, in hundredths of a deviation"
     notes = [
         f"Scores are percent, differences points of test {what}. Choices are made on the "
         "validation split; the test split is only reported.",
         "before: the row that an artefact is compared with. agree: share of test rows on which "
-        "both give the same label. max shift: the largest difference of a probability, in points.",
+        f"both give the same answer. max shift: the largest difference of {shift}.",
         "95%: intervals from a bootstrap over the test rows; of differences, with both models on "
         "the same rows. A difference whose interval holds 0 may be chance.",
         f"All rows together took {duration(seconds)}.",

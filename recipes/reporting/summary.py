@@ -32,7 +32,7 @@ class Summary:
         shipped: The row of that file.
         teacher: The merged teacher's row.
         packed: The bundle's row; None if the gate said no.
-        rival: The most accurate baseline.
+        rival: The best baseline.
         reasons: Why the gate says no; empty if it says yes.
     """
 
@@ -69,7 +69,7 @@ class Summary:
 
     @property
     def gained(self) -> float:
-        """Test accuracy gained over the teacher, a fraction; negative if lost."""
+        """How much more of the headline metric it has than the teacher on the test rows."""
         return accuracy(self.judged) - accuracy(self.teacher)
 
 

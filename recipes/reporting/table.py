@@ -51,9 +51,9 @@ def print_table(rows: Sequence[Mapping[str, str]], bold: int | None = None) -> N
 def ledger_cells(ledger: Ledger) -> list[dict[str, str]]:
     """Return the table's cells by column, row by row.
 
-    Accuracies and the like are in percent, differences in points of test accuracy, ``agree`` is the
-    share of test rows with the label of the row before; ``95%`` are intervals from a bootstrap.
-    What is not known is empty.
+    Scores are in percent, differences in points of the headline metric on the test rows, ``agree``
+    is the share of test rows with the answer of the row before; ``95%`` are intervals from a
+    bootstrap. What is not known is empty.
     """
     teacher = next((row for row in ledger if row.name == TEACHER), None)
     cells = []

@@ -27,9 +27,9 @@ def apart(difference: float, digits: int = 1) -> str:
     return f"{100 * abs(difference):.{digits}f}\u00a0pt"
 
 
-def metric_words(metric: str) -> str:
-    """Write a metric's name for people, such as ``macro F1``."""
-    return metric.replace("_", " ").replace("f1", "F1")
+def headed(text: str) -> str:
+    """Begin a text with a capital letter, and leave the others as they are."""
+    return text[:1].upper() + text[1:]
 
 
 def milliseconds(value: float) -> str:

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 from distill import Objective, objectives
 from distill.learner import Learner
 from recipes.console import is_main, say
-from recipes.errors import RecipeError
-from recipes.imbalance import class_weights, label_terms, say_measures
+from recipes.imbalance import called_here, class_weights, label_terms, say_measures
 from recipes.imitation import Imitated, imitate
 from recipes.ledger import Row
 from recipes.others import STUDENT, students
@@ -59,7 +58,7 @@ def run(work: Workspace) -> None:
         read = train.epochs * epoch_tokens(lesson.examples, train.resample) + lesson.earlier
         epochs = round(read / epoch_tokens(known, train.resample))
         train = train.model_copy(update={"epochs": max(1, epochs)})
-    terms = _weighted(work, taught_by(work, label_terms(settings.objectives)), known)
+    terms = _weighted(work, called_here(work.problem, label_terms(settings.objectives)), known)
     learner = Learner(start.alone, terms, None, start.pair)
     said = [f"learnt from the labels alone, for at most {counted(train.epochs, 'epoch')}"]
     if work.recipe.strategy is None and settings.student.model is None:
@@ -116,7 +115,7 @@ def _teach(work: Workspace, name: str, teacher: PreTrainedModel, lesson: _Lesson
     begun = time.perf_counter() - (before.seconds if before is not None else 0)
     taught = signals(work, teacher, start, lesson.texts)
     say_measures(settings.train, _labels(lesson.examples), work.rows.labels)
-    terms = _weighted(work, taught_by(work, settings.objectives), lesson.examples)
+    terms = _weighted(work, called_here(work.problem, settings.objectives), lesson.examples)
     learner = Learner(start.student, terms, taught, start.pair)
     notes = _notes(work, lesson.more, before)
     if name != STUDENT:
@@ -137,7 +136,7 @@ def _teach(work: Workspace, name: str, teacher: PreTrainedModel, lesson: _Lesson
 def _notes(work: Workspace, more: int, before: Imitated | None) -> list[str]:
     """Say what the student has learnt from."""
     settings = work.recipe.distill
-    given = taught_by(work, settings.objectives)
+    given = called_here(work.problem, settings.objectives)
     terms = (f"{objectives.name_of(type(o))} × {o.weight:g}" for o in given)
     notes = [f"learnt from {', '.join(terms)}"]
     if more:
@@ -146,27 +145,6 @@ def _notes(work: Workspace, more: int, before: Imitated | None) -> list[str]:
         whom = "the teacher" if settings.imitate.parent == "teacher" else "its backbone"
         notes.append(f"imitated {whom} on {before.texts:,} texts before")
     return notes
-
-
-def taught_by(work: Workspace, given: Sequence[Objective]) -> tuple[Objective, ...]:
-    """Return the terms of the loss as they are called for the run's kind of problem."""
-    found = []
-    for objective in given:
-        name = objectives.name_of(type(objective))
-        other = work.problem.objectives.get(name, name)
-        if other == name:
-            found.append(objective)
-            continue
-        known = objectives.get(other)
-        for key, field in type(objective).model_fields.items():
-            if key not in known.model_fields and getattr(objective, key) != field.default:
-                raise RecipeError(
-                    f"{key} of the objective {name} has no effect here: for {work.rows.problem} "
-                    f"data {other} takes its place. Leave it out."
-                )
-        fields = {key: getattr(objective, key) for key in known.model_fields}
-        found.append(known(**fields))
-    return tuple(found)
 
 
 def _weighted(

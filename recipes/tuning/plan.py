@@ -167,7 +167,7 @@ def make_plan(
         raise RecipeError(
             f"A search looks for the highest value, and of {plan.metric} less is better. Set "
             "train.metric (distill.train.metric for a student) to one such as accuracy or "
-            "macro_f1. Nothing was started."
+            "macro_f1, or r2 for numbers. Nothing was started."
         )
     return plan
 
