@@ -134,7 +134,8 @@ def _embed(work: Workspace) -> None:
     if long.way != "head":
         for sentence in findings(long, work.max_length, work.examples("train", work.tokenizer)):
             say(f"  {sentence}")
-    embed = _embedder(work, work.load().base_model)
+    bf16 = work.hardware.bf16_for(work.recipe.train.precision, work.recipe.allow_fallback)
+    embed = _embedder(work, work.load().base_model, bf16)
     folder = work.folder / "baseline"
     folder.mkdir(exist_ok=True)
     np.savez(
@@ -159,10 +160,17 @@ def _look(work: Workspace) -> None:
         say(f"  the data have {listed(found)}: see the report, or python -m recipes.data")
 
 
-def _embedder(work: Workspace, backbone: Any) -> Callable[[Sequence[str]], np.ndarray]:
+def _embedder(
+    work: Workspace, backbone: Any, bf16: bool = False
+) -> Callable[[Sequence[str]], np.ndarray]:
     """Return a function from texts to mean hidden states ``[texts, width]``.
 
     Of a text in windows it is the mean of theirs.
+
+    Args:
+        work: The run.
+        backbone: Without a head.
+        bf16: Compute in bfloat16, which takes half the time where the device can.
     """
     import torch
 
@@ -181,7 +189,10 @@ def _embedder(work: Workspace, backbone: Any) -> Callable[[Sequence[str]], np.nd
         inputs = {name: batch[name].to(backbone.device) for name in names}
         if windows is not None:
             windows = replace(windows, pool="mean")
-        with torch.inference_mode():
+        with (
+            torch.inference_mode(),
+            torch.autocast(backbone.device.type, torch.bfloat16, enabled=bf16),
+        ):
             found: np.ndarray = by_text(means, inputs, windows).float().cpu().numpy()
         return found
 
