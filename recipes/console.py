@@ -32,6 +32,7 @@ def guarded(command: Callable[[], int], stopped: str = "stopped") -> int:
     Returns:
         That status; 3 if the recipe, the data or the command is wrong; 130 if it was stopped.
     """
+    hush_loggers()
 
     def told() -> int:
         try:
@@ -72,17 +73,23 @@ def print_above(bar: Progress, line: str) -> None:
     bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
+def hush_loggers() -> None:
+    """Do the part of `hush` that imports nothing: some libraries talk while they are imported."""
+    import logging
+
+    for name in ("bitsandbytes", "torch.onnx", "onnxscript", "onnx_ir", "httpx", "datasets"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
 def hush() -> None:
     """Keep libraries from talking over the run: they report what we check and say ourselves."""
-    import logging
     import warnings
 
     import transformers
 
+    hush_loggers()
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    for name in ("bitsandbytes", "torch.onnx", "onnxscript", "onnx_ir", "httpx", "datasets"):
-        logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=UserWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)

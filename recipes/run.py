@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from adapters.errors import AdapterError
 from distill.errors import DistillError
 from export.errors import ExportError
-from recipes.console import Parser, is_main, say
+from recipes.console import Parser, hush_loggers, is_main, say
 from recipes.errors import RecipeError
 from recipes.reading import header, read_recipe, shipped_recipes
 from recipes.stages import STAGES
@@ -50,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def guarded(command: Callable[[], int]) -> int:
     """Run a command on a recipe and turn what ends it into one line and an exit status."""
+    hush_loggers()
     try:
         return command()
     except (RecipeError, AdapterError, DistillError, ExportError) as error:

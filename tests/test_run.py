@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import signal
@@ -208,6 +209,16 @@ BAD_DATA = {
     "long": (f"text,label\n{'a' * 1_000_000},x\na dog,y\n", "data.max_characters"),
     "broken": (b"text,label\na c\xe9t,x\n", "UTF-8"),
 }
+
+
+def test_what_talks_while_it_is_imported_is_hushed_before(
+    arguments: Callable[..., list[str]], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A strategy of peft's brings bitsandbytes in as the recipe is read."""
+    logger = logging.getLogger("bitsandbytes")
+    logger.setLevel(logging.NOTSET)
+    assert "unknown" in refusal(capfd, arguments(tmp_path, "train.epoch=3")).lower()
+    assert not logger.isEnabledFor(logging.WARNING)
 
 
 @pytest.mark.parametrize("kind", BAD_DATA)
