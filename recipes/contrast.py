@@ -180,7 +180,7 @@ def check_contrast(work: Workspace) -> None:
     """
     if work.recipe.contrast is None:
         return
-    if work.rows.problem != "single_label":
+    if not work.problem.exclusive:
         raise RecipeError(
             "contrast brings texts of the same label together, and these rows have no label of "
             f"their own ({work.rows.problem}). Leave it out (contrast=null)."

@@ -271,15 +271,17 @@ def entries(tried: Sequence[Tried], chosen: Tried, why: str) -> list[dict[str, A
             "chosen": one is chosen,
             "reason": "; ".join([*one.reasons, *([why] if one is chosen else [])]),
             "kept_float": list(one.kept_float),
-            "metrics": dict(one.metrics or {}),
-            "agreement": {
-                name: None if value != value else value  # JSON knows no NaN, a collapse does
-                for name, value in (one.agreement or {}).items()
-            },
+            "metrics": _without_nan(one.metrics or {}),
+            "agreement": _without_nan(one.agreement or {}),
             "size_bytes": one.size_bytes,
         }
         for one in tried
     ]
+
+
+def _without_nan(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return fields with None in the place of NaN: JSON knows none, a form that collapsed does."""
+    return {name: None if value != value else value for name, value in found.items()}
 
 
 def times(tried: Sequence[Tried], chosen: Tried) -> dict[str, Mapping[str, float]]:

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from zipfile import BadZipFile
 
 from recipes.ledger import Row
 from recipes.problems import Problem, problems
@@ -54,7 +55,7 @@ def kept(folder: Path, row: Row) -> Kept | None:
         with np.load(folder / "predictions" / f"{row.name}.npz") as found:
             logits, truth, names = (found[key] for key in ("test", "test_labels", "labels"))
             facts = json.loads(str(found["facts"])) if "facts" in found else {}
-    except (OSError, KeyError, ValueError):
+    except (OSError, KeyError, ValueError, BadZipFile):
         return None
     problem: Problem = problems.get(problem_of(row))(names.tolist(), facts=facts)
     return Kept(problem, logits, truth)

@@ -313,7 +313,8 @@ def test_what_is_not_a_number_can_be_packed() -> None:
     """A bundle carries the ledger as JSON, and a form that collapsed must not spoil a good one."""
     good = a_form("b", 0.9, 2)
     nan = {"validation_labels": 0.1, "batches_max_logit_difference": float("nan")}
-    spoilt = replace(a_form("a", 0.2, 1, False), agreement=nan)
+    metrics = {"r2": -1.0, "pearson": float("nan")}
+    spoilt = replace(a_form("a", 0.2, 1, False), agreement=nan, metrics=metrics)
     kept = entries([spoilt, good], good, "why")
     assert json.loads(json.dumps(kept, allow_nan=False)) == kept
     assert kept[0]["agreement"]["validation_labels"] == 0.1

@@ -28,7 +28,9 @@ def test_macro_averages_by_hand() -> None:
             "accuracy": 3 / 4,
             "precision": (1 + 1 / 2 + 1) / 3,
             "recall": (1 + 1 + 1 / 2) / 3,
+            "balanced_accuracy": (1 + 1 + 1 / 2) / 3,
             "macro_f1": (1 + 2 / 3 + 2 / 3) / 3,
+            "mcc": (3 * 4 - 5) / (16 - 6),
         }
     )
 

@@ -427,3 +427,40 @@ def test_what_an_objective_cannot_keep_is_refused(
     more = ["distill.objectives=[{name: ce, smoothing: 0.1}]", "--out", str(tmp_path / "run")]
     assert main([*arguments, *QUICK, *more]) == 3
     assert "smoothing of the objective ce has no effect" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("rows", [7, 100, 333])
+def test_a_model_of_numbers_that_collapsed_is_judged_in_numbers(rows: int) -> None:
+    """One and the same number in float32 has a tiny deviation that is no correlation."""
+    problem = problems.get("regression")(["y"], facts={"scale": {"mean": 3.1, "deviation": 0.7}})
+    truth = np.random.default_rng(0).normal(size=rows)
+    constant = problem.metrics(np.full((rows, 1), 0.1, np.float32), truth)
+    assert (constant["pearson"], constant["spearman"]) == (0, 0)
+    lost = problem.metrics(np.full((rows, 1), np.nan, np.float32), truth)
+    assert all(np.isfinite(value) for value in lost.values())
+    assert lost["r2"] < constant["r2"]
+
+
+def test_what_is_told_of_several_labels(run: tuple[str, Path]) -> None:
+    """Shares are of rows, and mistakes are about labels that are wrong."""
+    from recipes.reading import read_recipe
+    from recipes.reporting.answers import misses
+    from recipes.reporting.panels import classes
+    from recipes.run import workspace
+
+    kind, out = run
+    if kind != "multi_label":
+        pytest.skip("about several labels")
+    work = workspace(read_recipe(str(out / "recipe.yaml")), out, offline=True)
+    share = np.asarray(work.rows.train.labels).mean(axis=0).max()
+    assert f"largest label with {100 * share:.1f}%" in classes(work).takeaway
+    bundle = work.ledger["bundle"]
+    decision, labels = Decision.of(bundle.decision), work.rows.labels
+    shares = work.problem.probabilities(decision.moved(work.logits("bundle")["test"], labels))
+    truth = np.asarray(work.rows.test.labels)
+    off = np.where((shares >= 0.5) != (truth == 1), np.abs(shares - truth), 0).max(axis=1)
+    summary = summarize(work.ledger, [])
+    assert summary.judged.name == "bundle"
+    told = [row["probability"] for row in misses(work, summary)]
+    expected = sorted(off[off > 0], reverse=True)[: len(told)]
+    assert told == [f"{100 * value:.1f}%" for value in expected]

@@ -169,6 +169,8 @@ def test_an_existing_run_is_never_written_over(
     assert "--from finetune" in told
     told = refusal(capfd, arguments(whole, "--from", "export", "distill.teacher=live"))
     assert "--from distill" in told
+    told = refusal(capfd, arguments(whole, "--from", "finetune", "train.precision=float32"))
+    assert "--from baseline" in told
     told = refusal(capfd, arguments(whole, "--from", "distill", "distill.student.layers=9"))
     assert "choose 1 to 4" in told
     assert {path: path.stat().st_mtime_ns for path in before} == before

@@ -24,7 +24,7 @@ def higher_is_better(metric: str) -> bool:
 def classification_metrics(
     logits_or_labels: NDArray[Any], references: NDArray[np.integer[Any]], labels: list[str]
 ) -> dict[str, float]:
-    """Compute accuracy and the macro averages of F1, precision and recall.
+    """Compute accuracy, the macro averages of F1, precision and recall, and correlation.
 
     Macro averages run over the classes that occur among the references: the same classes for every
     model that is compared on a split, whatever it predicts. A class that is never predicted has a
@@ -37,7 +37,9 @@ def classification_metrics(
         labels: The C label names that ids are positions in.
 
     Returns:
-        ``accuracy``, ``macro_f1``, ``precision`` and ``recall``, each from 0 to 1.
+        ``accuracy``, ``macro_f1``, ``precision`` and ``recall``, each from 0 to 1;
+        ``balanced_accuracy``, which is another name of that recall; ``mcc``, Matthews' correlation
+        coefficient, 0 for what is as good as chance, 1 for perfect.
 
     Raises:
         ValueError: Shapes do not match, or an id or a column has no label.
@@ -144,13 +146,11 @@ def answer_metrics(
         references: True label ids, shape [N].
 
     Returns:
-        ``balanced_accuracy``, the mean recall over the classes that occur; ``weighted_`` precision,
-        recall and F1, classes counting by their rows, and ``micro_`` ones, where all rows count
-        alike: with one label a row all three are the accuracy. ``mcc`` is Matthews' correlation
-        coefficient, 0 for what is as good as chance.
+        ``weighted_`` precision, recall and F1, classes counting by their rows, and ``micro_`` ones,
+        where all rows count alike: with one label a row all three are the accuracy.
     """
     import numpy as np
-    from sklearn.metrics import matthews_corrcoef, precision_recall_fscore_support
+    from sklearn.metrics import precision_recall_fscore_support
 
     occur = np.unique(references).tolist()
     everything = np.union1d(references, predictions).tolist()
@@ -161,12 +161,7 @@ def answer_metrics(
         )
         names = ("precision", "recall", "f1")
         found |= {f"{average}_{name}": float(s) for name, s in zip(names, scores, strict=True)}
-    recalls = [float((predictions[references == label] == label).mean()) for label in occur]
-    return {
-        "balanced_accuracy": float(np.mean(recalls)),
-        "mcc": float(matthews_corrcoef(references, predictions)),
-        **found,
-    }
+    return found
 
 
 def class_metrics(
@@ -347,7 +342,7 @@ def calibration_noise(
 
 
 def _macro(predictions: Any, references: Any) -> dict[str, float]:
-    from sklearn.metrics import accuracy_score, precision_recall_fscore_support
+    from sklearn.metrics import accuracy_score, matthews_corrcoef, precision_recall_fscore_support
 
     occur = sorted(set(references.tolist()))
     precision, recall, f1, _ = precision_recall_fscore_support(
@@ -356,6 +351,8 @@ def _macro(predictions: Any, references: Any) -> dict[str, float]:
     return {
         "accuracy": float(accuracy_score(references, predictions)),
         "macro_f1": float(f1),
+        "balanced_accuracy": float(recall),  # which is what it is called where it stands alone
+        "mcc": float(matthews_corrcoef(references, predictions)),
         "precision": float(precision),
         "recall": float(recall),
     }

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
+#: Deviations that stand for what is no number.
+_FAR = 1e6
 #: Two models give the same answer if they are apart by less than this many deviations.
 SAME = 0.1
 
@@ -51,7 +53,9 @@ class Regression(Problem):
         import numpy as np
         from scipy.stats import rankdata  # type: ignore[import-untyped, unused-ignore]
 
-        given = self._number(logits[:, 0])
+        # A model that collapsed, and gives no number, is as far off as can be told.
+        given = np.nan_to_num(logits[:, 0].astype(np.float64), nan=_FAR, posinf=_FAR, neginf=-_FAR)
+        given = self._number(given)
         truth = self._number(np.asarray(labels, dtype=np.float64))
         error = given - truth
         spread = float(((truth - truth.mean()) ** 2).sum())
@@ -110,6 +114,7 @@ class Regression(Problem):
 def _correlation(one: np.ndarray, other: np.ndarray) -> float:
     import numpy as np
 
-    if one.std() == 0 or other.std() == 0:
+    one, other = np.asarray(one, np.float64), np.asarray(other, np.float64)
+    if np.ptp(one) == 0 or np.ptp(other) == 0:
         return 0.0
     return float(np.corrcoef(one, other)[0, 1])

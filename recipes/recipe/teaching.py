@@ -124,6 +124,11 @@ class TrainSettings(Settings):
                 f"augment_classes={self.augment_classes} has no effect, because augment names no "
                 "augmentation. Name one, such as augment=[swap], or leave it out"
             )
+        if self.copies != type(self).model_fields["copies"].default and not self.augment:
+            raise ValueError(
+                f"copies={self.copies} has no effect, because augment names no augmentation. Name "
+                "one, such as augment=[swap], or leave it out"
+            )
         if self.class_weights == self.resample == "balanced":
             raise ValueError(
                 "class_weights=balanced has no effect with resample=balanced, which draws all "

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 #: Characters of a test row's text that the report shows.
 _SHOWN = 120
-#: What has a probability, where it is not the answer as a whole.
-_WHAT = {"multi_label": "its decisions for or against a label"}
 
 
 def answers_part(work: Workspace, summary: Summary) -> dict[str, Any]:
@@ -72,14 +70,14 @@ def misses(work: Workspace, summary: Summary, most: int = 10) -> list[dict[str, 
     import numpy as np
 
     problem, truth = work.problem, np.asarray(work.rows.test.labels)
-    logits = work.logits(summary.judged.name)["test"]
-    given, teacher = (
-        problem.answers(work.moved(name)["test"])
-        for name in (summary.judged.name, summary.teacher.name)
+    moved, teacher = (
+        work.moved(name)["test"] for name in (summary.judged.name, summary.teacher.name)
     )
-    likely = problem.probabilities(logits)
-    off = np.abs(likely - truth.reshape(likely.shape)).max(axis=1)
-    wrong = np.flatnonzero((given != truth).reshape(len(truth), -1).any(axis=1))
+    given, teacher = problem.answers(moved), problem.answers(teacher)
+    likely = problem.probabilities(moved)
+    differ = (given != truth).reshape(likely.shape)
+    off = (np.abs(likely - truth.reshape(likely.shape)) * differ).max(axis=1)
+    wrong = np.flatnonzero(differ.any(axis=1))
     several = work.rows.problem == "multi_label"
     return [
         {
@@ -177,7 +175,7 @@ def calibration(work: Workspace, summary: Summary) -> Panel:
     word = "over-confident" if gaps[own] > 0 else "under-confident"
     judged = "well calibrated" if abs(gaps[own]) < 0.01 else f"{word} by {apart(gaps[own])}"
     sentence = (
-        f"{own} gives {_WHAT.get(work.rows.problem, 'its answers')} a probability of "
+        f"{own} gives {_what(work, own)} a probability of "
         f"{percent(sure)} on average and is right on {percent(right)}: {judged} on the whole; "
         f"expected calibration error {percent(errors[own])}"
     )
@@ -186,6 +184,14 @@ def calibration(work: Workspace, summary: Summary) -> Panel:
     titles = {name: f"{name} (error {percent(error)})" for name, error in errors.items()}
     chart = charts.calibration(parts, titles)
     return Panel("calibration", "Can its probabilities be believed?", sentence + ".", chart)
+
+
+def _what(work: Workspace, name: str) -> str:
+    """Say what has the probability that calibration is about."""
+    if work.rows.problem == "multi_label":
+        return "its decisions for or against a label"
+    chosen_otherwise = work.rows.problem == "ordinal" or work.ledger[name].decision.get("offsets")
+    return "the likeliest label" if chosen_otherwise else "its answers"
 
 
 def _chosen(work: Workspace, name: str) -> tuple[np.ndarray, np.ndarray]:

@@ -141,7 +141,7 @@ def decision_lines(row: Row) -> list[str]:
     if fit := found.get("offsets_fit"):
         lines.append(_offsets_line(fit))
     if fit := found.get("precision_fit"):
-        lines.append(_precision_line(fit))
+        lines.append(_precision_line(fit, bool(found["offsets"]) and row.headline == "micro_f1"))
     return lines
 
 
@@ -168,7 +168,7 @@ def _offsets_line(fit: dict[str, Any]) -> str:
     )
 
 
-def _precision_line(fit: dict[str, Any]) -> str:
+def _precision_line(fit: dict[str, Any], with_offset: bool) -> str:
     wished = percent(fit["wished"])
     if fit["threshold"] is None:
         return (
@@ -179,9 +179,10 @@ def _precision_line(fit: dict[str, Any]) -> str:
     sure = f", {percent(fit['confidence'], 0)} sure of it" if fit["confidence"] else ""
     right = percent(found["precision"], 2) if "precision" in found else "none"
     return (
-        f"For a precision of {wished}{sure}, a label is given from a probability of "
-        f"{fit['threshold']:.4f} on: on test {percent(found['coverage'], 2)} of the labels that "
-        f"would be given otherwise, and {right} of these are right."
+        f"For a precision of {wished}{sure}, a label is given from a probability"
+        f"{', offset included,' if with_offset else ''} of {fit['threshold']:.4f} on: on test "
+        f"{percent(found['coverage'], 2)} of the labels that would be given otherwise, and {right} "
+        "of these are right."
     )
 
 

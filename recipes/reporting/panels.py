@@ -160,12 +160,10 @@ def _settings(work: Workspace, name: str) -> Any:
 
 def _terms(work: Workspace) -> str:
     from distill import objectives
+    from recipes.imbalance import called_here
 
-    parts = [
-        f"{one.weight:g} × {objectives.name_of(type(one))}"
-        for one in work.recipe.distill.objectives
-    ]
-    return " + ".join(parts)
+    terms = called_here(work.problem, work.recipe.distill.objectives)
+    return " + ".join(f"{one.weight:g} × {objectives.name_of(type(one))}" for one in terms)
 
 
 def _curve(log: Sequence[Mapping[str, float]], key: str) -> list[tuple[float, float]]:
@@ -246,11 +244,11 @@ def classes(work: Workspace) -> Panel:
     order = np.argsort(-train, kind="stable")
     first, last = order[0], order[-1]
     called = [one_line(label, 40) for label in work.rows.labels]
-    shares = {name: values / max(1, values.sum()) for name, values in counts.items()}
+    shares = {name: values / max(1, len(labels[name])) for name, values in counts.items()}
     most = max(float(np.abs(shares[name] - shares["train"]).max()) for name in shares)
     sentence = (
-        f"{called[first]} is the largest label with {percent(train[first] / train.sum())} of the "
-        f"training rows, {called[last]} the smallest with {percent(train[last] / train.sum())} "
+        f"{called[first]} is the largest label with {percent(shares['train'][first])} of the "
+        f"training rows, {called[last]} the smallest with {percent(shares['train'][last])} "
         f"({counted(int(train[last]), 'row')}); shares in the splits differ by at most "
         f"{apart(most)}."
     )

@@ -58,6 +58,7 @@ STAGES = (
             "data",
             "phases",
             "backbone",
+            "train.precision",  # of the embeddings
             "seed",
             "device",
             "threads",

@@ -35,6 +35,10 @@ _ROWS = (
     "data.validation_fraction",
     "data.split_seed",
     "data.overlap",
+    "data.min_rows",
+    "data.rare",
+    "data.per_class",
+    "data.draw_seed",
     "data.invalid_rows",
     "data.max_characters",
 )
