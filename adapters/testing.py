@@ -15,6 +15,7 @@ From the command line, for the strategies that are registered::
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 import tempfile
 import time
@@ -127,6 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--checks", nargs="+", help="names of checks (default: all)")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="(default: cpu)")
     options = parser.parse_args(arguments)
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it talks while it is imported
     failed = 0
     for name in options.names or strategies.names():
         for architecture in options.architectures:

@@ -34,6 +34,7 @@ PEFT: list[tuple[str, dict[str, Any]]] = [
     ("lora", {"rank": 4}),
     ("dora", {"rank": 4}),
     ("rslora", {"rank": 4}),
+    ("token_lora", {"rank": 4, "token_rank": 2}),
     ("pissa", {"rank": 4}),
     ("adalora", {"initial_rank": 4, "rank": 2}),
     ("vera", {"rank": 32}),

@@ -58,6 +58,7 @@ TURNS: list[tuple[str, str, tuple[str, ...], dict[str, Any]]] = [
     ("probe_then_full", "modernbert", BROKEN, {}),
     ("replay", "roberta", NEXT, {"base": {"name": "bottleneck"}}),
     ("rslora", "mpnet", ONCE, {}),
+    ("token_lora", "roberta", FOLDS, {"token_rank": 2}),
     ("vera", "electra", NEXT, {"rank": 32}),
 ]
 

@@ -47,6 +47,41 @@ class Lora(OverPeft):
         )
 
 
+@strategies.register("token_lora")
+class TokenLora(Lora):
+    """LoRA that also learns a low-rank update of the table of tokens.
+
+    What a text says hangs on single words at times, and on what they mean in the data at hand. The
+    table is most of a small backbone's weights, and plain LoRA leaves it as it is.
+
+    Attributes:
+        token_rank: Width of the table's update, which has ``token_rank * (tokens + width)``
+            weights.
+        token_alpha: The table's update is scaled by ``token_alpha / token_rank``. A token is learnt
+            from few texts, so it takes smaller steps than a layer does.
+    """
+
+    rank: int = Field(default=8, ge=1)
+    alpha: float = Field(default=16.0, gt=0)
+    token_rank: int = Field(default=6, ge=1)
+    token_alpha: float = Field(default=1.5, gt=0)
+
+    def config(self, model: PreTrainedModel) -> PeftConfig:
+        """Return peft's configuration for this model."""
+        from peft import LoraConfig
+
+        table = model.get_input_embeddings()
+        (name,) = [name for name, module in model.named_modules() if module is table]
+        return LoraConfig(
+            r=self.rank,
+            lora_alpha=self.alpha,
+            lora_dropout=self.dropout,
+            target_modules=[*self.layers(model), name],
+            rank_pattern={name: self.token_rank},
+            alpha_pattern={name: self.token_alpha},
+        )
+
+
 @strategies.register("dora")
 class Dora(Lora):
     """LoRA on the direction of each weight column, its magnitude learnt apart."""
