@@ -150,12 +150,17 @@ def test_the_name_of_one_of_several_labels_in_its_texts(look: Callable[..., Look
     assert alarms(told) == {"label-in-text", "telling-word"}
 
 
-def test_rare_ones_of_several_labels_and_imbalance_are_named(look: Callable[..., Look]) -> None:
+def test_rare_constant_and_uneven_ones_of_several_labels_are_named(
+    look: Callable[..., Look],
+) -> None:
     rows = several()
     rows[3]["label"] = [*rows[3]["label"], "lonely"]
     for row in range(100, 106):
         rows[row]["label"] = [*rows[row]["label"], "seldom"]
+    for row in rows:
+        row["label"] = [*row["label"], "always"]
     told = look(rows)
+    assert '"always"' in found(told, "constant-label").what
     assert '"lonely" (1)' in found(told, "rare-class").what
     assert '"seldom" (6)' in found(told, "small-class").what
     assert '"lonely" 1:' in found(told, "imbalance").what

@@ -209,8 +209,8 @@ def uneven(train: Counter[str], recipe: Recipe, problem: str) -> Iterator[Findin
             "warning" if ratio >= _VERY_UNEVEN else "note",
             f"{shown(most)} has {counted(many, 'row')}, {shown(least)} {few:,}: {ratio:.0f} to 1.",
             does="A run learns from every row alike unless it is told otherwise, and "
-            f"{problems.get(problem).headline.replace('_', ' ')} is mostly that of the frequent "
-            "labels.",
+            f"{problems.get(problem).headline.replace('_f1', ' F1')} is mostly that of the "
+            "frequent labels.",
             change=_measures(recipe, problem),
         )
 

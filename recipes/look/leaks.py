@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from recipes.look.examples import Example
-from recipes.look.findings import Finding, places
+from recipes.look.findings import NAMED, Finding, places
 from recipes.look.sides import Side, sides_of
 from recipes.tasks.wording import counted, listed, shown
 
@@ -61,7 +61,7 @@ def several_leaks(examples: Sequence[Example], left_out: dict[str, str]) -> Iter
     most = max(1, _JUDGED // max(1, len(columns)))
     if columns and (late := [side.label for side in sides[most:]]):
         left_out[f"leaking columns for {listed(map(shown, late), 5)}"] = (
-            f"the {counted(most, 'label')} with most rows took the time"
+            f"only the {most:,} with most rows are judged, for time"
         )
     for name in columns:
         yield from _column_of_several(name, rows, sides[:most])
@@ -80,7 +80,7 @@ def _column(name: str, rows: Sequence[Example]) -> Iterator[Finding]:
             name,
             f"tells the label: {way} is right on {score:.1%} of rows held out (mean over the "
             "classes).",
-            rows,
+            three(rows),
         )
 
 
@@ -89,7 +89,7 @@ def _column_of_several(
 ) -> Iterator[Finding]:
     import numpy as np
 
-    values, told = _values(name, rows), []
+    values, told, seen = _values(name, rows), [], []
     for side in sides:
         # As many rows of both as there may be: the mean over yes and no stays what it is.
         parts = [np.flatnonzero(has) for has in (side.has, ~side.has)]
@@ -97,13 +97,15 @@ def _column_of_several(
         score, way = _best_way(values[some], side.has[some].astype(int))
         if score >= _RIGHT:
             told.append(f"{shown(side.label)} ({way}, {score:.1%})")
+            yes, no = (rows[part[0]] for part in parts)
+            seen += [(yes, f"has {shown(side.label)}"), (no, f"lacks {shown(side.label)}")]
     if told:
         yield leaking_column(
             name,
             f"tells whether a row has the {'label' if len(told) == 1 else 'labels'} "
             f"{listed(told, 5)}: so many of the rows held out are right (mean over those with and "
             "without it).",
-            rows,
+            seen[:NAMED],
         )
 
 
@@ -123,13 +125,18 @@ def _best_way(values: Any, labels: np.ndarray) -> tuple[float, str]:
     return max((_held_out(answer, labels), way) for way, answer in ways.items())
 
 
-def leaking_column(name: str, what: str, rows: Sequence[Example]) -> Finding:
+def three(rows: Sequence[Example]) -> list[tuple[Example, str]]:
+    """Return the first row, one in the middle and the last, and what each says."""
+    return [(rows[at], shown(rows[at].label)) for at in (0, len(rows) // 2, -1)]
+
+
+def leaking_column(name: str, what: str, seen: Sequence[tuple[Example, str]]) -> Finding:
     """Return what is told of a column that gives the label away.
 
     Args:
         name: The column.
         what: What it tells, and how well.
-        rows: Of which the first, one in the middle and the last are shown.
+        seen: Rows that show it, and what each says.
     """
     return Finding(
         "leaking-column",
@@ -140,8 +147,8 @@ def leaking_column(name: str, what: str, rows: Sequence[Example]) -> Finding:
         f"Keep {shown(name)} out of the text, and ask whether the rows were gathered class by "
         "class: then other traces of that may be in the text, too.",
         [
-            f"{places([(e.origin, e.number)])}: {shown(e.others.get(name, ''))} → {shown(e.label)}"
-            for e in (rows[0], *rows[len(rows) // 2 :: len(rows) // 2][:1], rows[-1])
+            f"{places([(e.origin, e.number)])}: {shown(e.others.get(name, ''))} → {says}"
+            for e, says in seen
         ],
     )
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from recipes.look.examples import Example
 from recipes.look.findings import LISTED, NAMED, Finding, places
-from recipes.look.leaks import by_form, leaking_column, number_in
+from recipes.look.leaks import by_form, leaking_column, number_in, three
 from recipes.look.suspects import DOES, LEAST, MANY, first_rows, words_of
 from recipes.tasks.wording import agree, counted, shown
 
@@ -143,7 +143,7 @@ def _columns(rows: Sequence[Example], ranks: np.ndarray) -> Iterator[Finding]:
             yield leaking_column(
                 name,
                 f"tells the number: {way} explains {score:.1%} of the spread on rows held out.",
-                rows,
+                three(rows),
             )
 
 

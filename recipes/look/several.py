@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 #: Rows with a label, and without it, that are needed to judge it; below, it is hardly learned.
 _FEW = 10
 #: Rows times labels that are judged: that is what time goes by, some ten seconds.
-_JUDGED = 200_000
+_JUDGED = 400_000
 
 
 def several_findings(gathered: Gathered, recipe: Recipe) -> Iterator[Finding]:
@@ -60,6 +60,7 @@ def several_findings(gathered: Gathered, recipe: Recipe) -> Iterator[Finding]:
     yield from rare_labels(recipe.data, counts, texts)
     yield from _unknown(counts)
     yield from _too_few(counts, texts)
+    yield from _constant(gathered, train)
     if len(train) > 1:
         yield from uneven(train, recipe, "multi_label")
     yield from odd_names(train)
@@ -84,7 +85,7 @@ def several_suspects(
         _leave_out(left_out, few, f"needs {LEAST} texts, {_FEW} with the label and {_FEW} without")
     most = max(1, _JUDGED // max(1, len(chosen)))
     if late := [side.label for side in sides[most:]]:
-        _leave_out(left_out, late, f"the {counted(most, 'label')} with most rows took the time")
+        _leave_out(left_out, late, f"only the {most:,} with most rows are judged, for time")
     if not sides:
         return
     words, vague = words_of(chosen), []
@@ -97,7 +98,7 @@ def several_suspects(
         elif len(suspects := _suspects(chances, side.has)):
             yield _finding(chosen, side, suspects, chances, right)
     if vague:
-        _leave_out(left_out, vague, "simple classifiers know too little of it to judge rows by")
+        _leave_out(left_out, vague, "simple classifiers know too little here to judge rows by")
 
 
 def _leave_out(left_out: dict[str, str], labels: Sequence[str], why: str) -> None:
@@ -169,6 +170,20 @@ def _unknown(counts: dict[str, Counter[str]]) -> Iterator[Finding]:
                 does="A run refuses the data.",
                 change="Add training rows with the label, correct it, or take it off the rows.",
             )
+
+
+def _constant(gathered: Gathered, train: Counter[str]) -> Iterator[Finding]:
+    rows = sum(n for origin, n in gathered.used.items() if origin.split == "train")
+    every = [label for label, n in train.items() if n == rows]
+    if every:
+        yield Finding(
+            "constant-label",
+            "warning",
+            f"Every row to learn from has the {'label' if len(every) == 1 else 'labels'} "
+            f"{listed(map(shown, every), 5)}.",
+            does="A run learns to give it always, and its figures flatter.",
+            change="Add rows without it, or take it off the rows.",
+        )
 
 
 def _too_few(counts: dict[str, Counter[str]], texts: Counter[str]) -> Iterator[Finding]:
