@@ -259,5 +259,6 @@ def odd_names(train: Counter[str]) -> Iterator[Finding]:
 
 
 def told(counts: Mapping[str, int]) -> str:
-    """Name labels, each with a number."""
-    return listed((f"{shown(label)} ({count:,})" for label, count in counts.items()), 5)
+    """Name labels, each with a number, the smallest first."""
+    fewest = sorted(counts.items(), key=lambda entry: entry[1])
+    return listed((f"{shown(label)} ({count:,})" for label, count in fewest), 5)
