@@ -302,6 +302,10 @@ def test_broken_quotes_cost_no_other_finding(tmp_path: Path, look: Callable[...,
     told = look(path)
     assert found(told, "quotes").where == "line 11 of quotes.csv"
     assert told.facts["rows"] == "300 of quotes.csv"
+    text[10:11] = ['"a quote over', 'two lines" and more,calm']
+    path.write_text("\n".join(text), encoding="utf-8")
+    (example,) = found(look(path), "quotes").examples
+    assert example.endswith(", and 1 line with it")
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
