@@ -16,7 +16,7 @@ from tiny_work import workspace
 
 from recipes.data import main
 from recipes.errors import RecipeError
-from recipes.look.examples import Example, kind_of, name_of
+from recipes.look.examples import Example, each_of, name_of
 from recipes.look.findings import Finding, Look, Origin
 from recipes.look.gathering import Gathered
 from recipes.look.looking import look_at_recipe, look_at_rows
@@ -302,6 +302,10 @@ def test_broken_quotes_cost_no_other_finding(tmp_path: Path, look: Callable[...,
     told = look(path)
     assert found(told, "quotes").where == "line 11 of quotes.csv"
     assert told.facts["rows"] == "300 of quotes.csv"
+    text[10:11] = ['"a quote over', 'two lines" and more,calm']
+    path.write_text("\n".join(text), encoding="utf-8")
+    (example,) = found(look(path), "quotes").examples
+    assert example.endswith(", and 1 line with it")
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
@@ -334,25 +338,24 @@ def test_texts_alone_are_looked_at(tmp_path: Path, look: Callable[..., Look]) ->
 @pytest.mark.parametrize(
     "values", [[["a"], ["a", "b"], []], [0.5 + n for n in range(40)]], ids=["lists", "numbers"]
 )
-def test_labels_of_another_kind_leave_checks_out(
+def test_labels_that_texts_do_not_tell_are_not_judged(
     values: list[Any], tmp_path: Path, look: Callable[..., Look]
 ) -> None:
-    path = tmp_path / "other.jsonl"
+    path, chance = tmp_path / "other.jsonl", random.Random(0)
     rows = [
-        json.dumps({"text": text, "label": values[row % len(values)]})
-        for row, (text, _) in enumerate(clean_rows(120))
+        json.dumps({"text": text, "label": chance.choice(values)}) for text, _ in clean_rows(120)
     ]
     path.write_text("\n".join([*rows, rows[0]]))
     told = look(path)
     assert any("label errors" in check for check in told.left_out)
+    assert "label-errors" not in {finding.code for finding in told.findings}
     assert "1 row" in found(told, "duplicates").what
 
 
-def test_kinds_and_names_of_labels() -> None:
-    assert kind_of(["1", "2", "3.5"]) == "single"
-    assert kind_of([n / 2 for n in range(50)]) == "number"
-    assert kind_of([None, ["a"]]) == "several"
+def test_names_of_labels() -> None:
     assert name_of(["b", "a"]) == name_of(["a", "b"]) == "a + b"
+    assert each_of(["b", "a", "b", None]) == ("a", "b")
+    assert each_of("a") == ("a",)
     assert name_of(2.0) == "2"
     assert name_of("") is None
 

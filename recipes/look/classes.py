@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 
 from recipes.look.findings import Finding
 from recipes.look.gathering import Gathered
-from recipes.recipe import DataSettings
+from recipes.problems import problems
+from recipes.recipe import DataSettings, Recipe
 from recipes.tasks.columns import LIKELY_MISSING
 from recipes.tasks.wording import counted, listed, shown
 
@@ -36,49 +37,76 @@ def distinct(gathered: Gathered) -> Counter[str]:
     train = np.isin(
         equals.origins, [at for at, o in enumerate(prints.origins) if o.split == "train"]
     )
-    if equals.every > 1:
+    if equals.every > 1 or (gathered.sets and not gathered.sets.keys() >= prints.labels.keys()):
         return by_split(gathered).get("train", Counter())
     given = np.isin(equals.first, equals.first[~train])
     # Of texts that a given test or validation file has, too, none is left to learn from.
     kept = train & ~equals.again & ~given & (equals.labels >= 0)
     counts = np.bincount(equals.labels[kept], minlength=len(prints.labels))
-    return Counter(dict(zip(prints.labels, counts.tolist(), strict=True)))
+    found: Counter[str] = Counter()
+    for label, count in zip(prints.labels, counts.tolist(), strict=True):
+        for name in gathered.sets.get(label, (label,)):
+            found[name] += count
+    return found
 
 
-def class_findings(gathered: Gathered, settings: DataSettings) -> Iterator[Finding]:
-    """Tell what is wrong with the labels, as far as each row has one of several."""
+def class_findings(gathered: Gathered, recipe: Recipe, problem: str) -> Iterator[Finding]:
+    """Tell what is wrong with the labels, as far as each row has one of several.
+
+    Args:
+        gathered: The rows.
+        recipe: Says which labels are left out, and what a run may do about uneven ones.
+        problem: Name of the problem type.
+    """
+    settings, ordered = recipe.data, problem == "ordinal"
     counts = by_split(gathered)
     train = counts.get("train", Counter())
     if len(train) < 2:
         yield _one_class(train)
         return
     texts = distinct(gathered)
-    if settings.min_rows is not None:
-        rare = {label: n for label, n in train.items() if n < settings.min_rows}
-        if rare:
-            yield _rare(rare, settings)
-        for counter in (*counts.values(), texts):
-            for label in rare:
-                counter.pop(label, None)
-        if len(train) < 2:
-            yield _one_class(train)
-            return
+    if not ordered:
+        yield from rare_labels(settings, counts, texts)
+    if len(train) < 2:
+        yield _one_class(train)
+        return
     yield from _unknown(counts)
-    yield from _too_few(counts, texts)
+    yield from _too_few(counts, texts, ordered)
     yield from _fractions(counts, texts, settings)
-    yield from _uneven(train)
-    yield from _odd_names(train)
+    yield from uneven(train, recipe, problem)
+    yield from odd_names(train)
+
+
+def rare_labels(
+    settings: DataSettings, counts: Mapping[str, Counter[str]], texts: Counter[str]
+) -> Iterator[Finding]:
+    """Tell of the labels that ``data.min_rows`` takes out, and take them out of the counts.
+
+    Args:
+        settings: Of which `DataSettings.min_rows` and `DataSettings.rare` are used.
+        counts: Rows of each label by split.
+        texts: Different texts of each label.
+    """
+    if settings.min_rows is None:
+        return
+    rare = {label: n for label, n in counts["train"].items() if n < settings.min_rows}
+    if rare:
+        yield _rare(rare, settings)
+    for counter in (*counts.values(), texts):
+        for label in rare:
+            counter.pop(label, None)
 
 
 def _rare(rare: Mapping[str, int], settings: DataSettings) -> Finding:
     merged = settings.rare == "merge"
+    them = "it" if len(rare) == 1 else "them"
     return Finding(
         "rare-class",
         "note",
-        f"{counted(len(rare), 'label')} of fewer than {settings.min_rows} rows: {_told(rare)}.",
-        does="A run makes one label of them." if merged else "A run leaves their rows out.",
+        f"{counted(len(rare), 'label')} of fewer than {settings.min_rows} rows: {told(rare)}.",
+        does=f"A run makes one label of {them}." if merged else f"A run leaves {them} out.",
         change=f"data.min_rows={settings.min_rows} says so; data.rare="
-        f"{'drop leaves them out' if merged else 'merge makes one label of them'}.",
+        f"{f'drop leaves {them} out' if merged else f'merge makes one label of {them}'}.",
     )
 
 
@@ -109,7 +137,9 @@ def _unknown(counts: Mapping[str, Counter[str]]) -> Iterator[Finding]:
             )
 
 
-def _too_few(counts: Mapping[str, Counter[str]], texts: Counter[str]) -> Iterator[Finding]:
+def _too_few(
+    counts: Mapping[str, Counter[str]], texts: Counter[str], ordered: bool
+) -> Iterator[Finding]:
     drawn = [split for split in ("test", "validation") if split not in counts]
     needed = 1 + len(drawn)
     rare = {label: texts[label] for label in counts["train"] if texts[label] < needed}
@@ -119,21 +149,24 @@ def _too_few(counts: Mapping[str, Counter[str]], texts: Counter[str]) -> Iterato
             "rare-class",
             "error",
             f"{'1 class' if len(rare) == 1 else f'{len(rare):,} classes'} with fewer than {needed} "
-            f"different {'text' if needed == 1 else 'texts'} to learn from: {_told(rare)}.",
+            f"different {'text' if needed == 1 else 'texts'} to learn from: {told(rare)}.",
             does=f"A run refuses the data: it draws the {' and the '.join(drawn)} split, and each "
             "class has to be in every split."
             if drawn
             else "A run refuses the data: nothing is left to learn the class from.",
-            change="Add rows, or leave such classes out (data.min_rows=N; with data.rare=merge "
-            f"they become one); {_DRAW}.",
+            change=f"Add rows, or take such rows out; {_DRAW}."
+            if ordered
+            else "Add rows, or leave such classes out (data.min_rows=N; with data.rare=merge they "
+            f"become one); {_DRAW}.",
         )
     if few:
+        them = "it" if len(few) == 1 else "them"
         yield Finding(
             "small-class",
             "warning",
-            f"Fewer than {_FEW} different texts: {_told(few)}.",
-            does="A run learns them, but its figures say little about them.",
-            change="Add rows or merge such classes with others.",
+            f"Fewer than {_FEW} different texts: {told(few)}.",
+            does=f"A run learns {them}, but its figures say little about {them}.",
+            change="Add rows, or merge such classes with others.",
         )
 
 
@@ -160,7 +193,14 @@ def _fractions(
         left -= drawn
 
 
-def _uneven(train: Counter[str]) -> Iterator[Finding]:
+def uneven(train: Counter[str], recipe: Recipe, problem: str) -> Iterator[Finding]:
+    """Tell of labels with far more rows than others, and what of a run helps against that.
+
+    Args:
+        train: Rows of each label.
+        recipe: The run's.
+        problem: Name of the problem type, which says what means something there.
+    """
     (most, many), (least, few) = train.most_common()[0], train.most_common()[-1]
     ratio = many / few
     if ratio >= _UNEVEN:
@@ -168,21 +208,39 @@ def _uneven(train: Counter[str]) -> Iterator[Finding]:
             "imbalance",
             "warning" if ratio >= _VERY_UNEVEN else "note",
             f"{shown(most)} has {counted(many, 'row')}, {shown(least)} {few:,}: {ratio:.0f} to 1.",
-            does="A run splits by label, and without a measure against it learns from every row "
-            "alike; accuracy is mostly that of the large classes.",
-            change="Let macro F1 choose the epoch (train.metric=macro_f1), and compare on "
-            "validation rows what else helps: train.class_weights=balanced, train.resample=sqrt, "
-            "train.loss=focal, decide.offsets=macro_f1. More rows of the small classes help most.",
+            does="A run learns from every row alike unless it is told otherwise, and "
+            f"{problems.get(problem).headline.replace('_f1', ' F1')} is mostly that of the "
+            "frequent labels.",
+            change=_measures(recipe, problem),
         )
 
 
-def _odd_names(train: Counter[str]) -> Iterator[Finding]:
+def _measures(recipe: Recipe, problem: str) -> str:
+    """Name the keys against uneven labels that a run takes for a problem type."""
+    known = problems.get(problem)
+    # A teacher that is taken as it is has no training; the loss of a student is written otherwise.
+    where = "train" if recipe.strategy is not None else "distill.train"
+    keys = []
+    if known.exclusive:
+        keys = [f"{where}.class_weights=balanced", f"{where}.resample=sqrt"]
+        keys += ["train.loss=focal"] if recipe.strategy is not None else []
+    if known.offset_search is not None and "macro_f1" in known.offset_search.metrics:
+        keys.append("decide.offsets=macro_f1")
+    others = f", and compare on validation rows what else helps: {', '.join(keys)}" if keys else ""
+    return (
+        f"Let macro F1 choose the epoch ({where}.metric=macro_f1){others}. More rows of the rare "
+        "labels help most."
+    )
+
+
+def odd_names(train: Counter[str]) -> Iterator[Finding]:
+    """Tell of labels that may mean that there is none, and of those that are almost the same."""
     missing = {label: n for label, n in train.items() if label.lower() in LIKELY_MISSING}
     if missing:
         yield Finding(
             "missing-name",
             "warning",
-            f"Labels that may mean that there is none: {_told(missing)}.",
+            f"Labels that may mean that there is none: {told(missing)}.",
             does="A run takes them as class names, as written.",
             change="If they do, empty those fields.",
         )
@@ -200,5 +258,7 @@ def _odd_names(train: Counter[str]) -> Iterator[Finding]:
         )
 
 
-def _told(counts: Mapping[str, int]) -> str:
-    return listed((f"{shown(label)} ({count:,})" for label, count in counts.items()), 5)
+def told(counts: Mapping[str, int]) -> str:
+    """Name labels, each with a number, the smallest first."""
+    fewest = sorted(counts.items(), key=lambda entry: entry[1])
+    return listed((f"{shown(label)} ({count:,})" for label, count in fewest), 5)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from recipes.look.examples import Kind
 from recipes.look.findings import NAMED, Finding, places
 from recipes.look.prints import Equals, Prints
 from recipes.recipe import DataSettings
-from recipes.tasks.wording import counted, listed, shown
+from recipes.tasks.wording import agree, counted, listed, shown
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,13 +16,13 @@ if TYPE_CHECKING:
 _ORDER = ("test", "validation", "train")
 
 
-def duplicate_findings(prints: Prints, settings: DataSettings, kind: Kind) -> Iterator[Finding]:
+def duplicate_findings(prints: Prints, settings: DataSettings, problem: str) -> Iterator[Finding]:
     """Tell of equal texts within a split and across splits, and of those with several labels.
 
     Args:
         prints: The texts' hashes.
         settings: What the recipe says about them.
-        kind: Of the labels; measured numbers contradict each other in no simple sense.
+        problem: Name of the problem type; numbers contradict each other in no simple sense.
     """
     import numpy as np
 
@@ -32,8 +31,9 @@ def duplicate_findings(prints: Prints, settings: DataSettings, kind: Kind) -> It
     sampled = f" Counted on one in {equals.every} different texts." if equals.every > 1 else ""
     yield from _within(prints, equals, splits, sampled)
     yield from _across(prints, equals, splits, settings, sampled)
-    if kind != "number":
-        yield from _contradictions(prints, equals, sampled)
+    if problem != "regression":
+        what = "label" if problem != "multi_label" else "set of labels"
+        yield from _contradictions(prints, equals, what, sampled)
 
 
 def _within(prints: Prints, equals: Equals, splits: np.ndarray, sampled: str) -> Iterator[Finding]:
@@ -48,8 +48,8 @@ def _within(prints: Prints, equals: Equals, splits: np.ndarray, sampled: str) ->
         yield Finding(
             "duplicates",
             "warning" if len(again) >= 0.01 * len(which) else "note",
-            f"{counted(len(again), 'row')} ({len(again) / len(which):.2%}) repeat the text of an "
-            f"earlier row of the same split.{sampled}",
+            f"{counted(len(again), 'row')} ({len(again) / len(which):.2%}) "
+            f"{agree(len(again), 'repeat')} the text of an earlier row of the same split.{sampled}",
             _where(prints, equals, again),
             "A run keeps the first row of each text and leaves the others out.",
             "Take out the ones that should not count; there is no key that keeps them.",
@@ -68,23 +68,24 @@ def _across(
         if not shared:
             continue
         rows = np.flatnonzero((splits == _ORDER.index(other)) & np.isin(equals.first, list(shared)))
+        them = "it" if len(shared) == 1 else "them"
         share = len(shared) / max(1, len(texts[kept]))
         yield Finding(
             "overlap",
             "error" if refused else "warning",
-            f"{counted(len(shared), 'text')} of the {kept} data ({share:.2%}) are in the {other} "
-            f"data, too.{sampled}",
+            f"{counted(len(shared), 'text')} of the {kept} data ({share:.2%}) "
+            f"{agree(len(shared), 'are')} in the {other} data, too.{sampled}",
             _where(prints, equals, rows),
             "A run refuses the data: data.overlap=refuse."
             if refused
-            else f"A run takes them out of the {other} data.",
-            "data.overlap=remove takes them out."
+            else f"A run takes {them} out of the {other} data.",
+            f"data.overlap=remove takes {them} out."
             if refused
             else "data.overlap=refuse makes a run stop instead.",
         )
 
 
-def _contradictions(prints: Prints, equals: Equals, sampled: str) -> Iterator[Finding]:
+def _contradictions(prints: Prints, equals: Equals, what: str, sampled: str) -> Iterator[Finding]:
     import numpy as np
 
     labelled = equals.labels >= 0
@@ -105,7 +106,7 @@ def _contradictions(prints: Prints, equals: Equals, sampled: str) -> Iterator[Fi
     yield Finding(
         "contradictions",
         "warning",
-        f"{counted(len(torn), 'text')} with more than one label, in {counted(len(rows), 'row')}."
+        f"{counted(len(torn), 'text')} with more than one {what}, in {counted(len(rows), 'row')}."
         f"{sampled}",
         _where(prints, equals, rows),
         "A run keeps the first row of each text, with its label.",

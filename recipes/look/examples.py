@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from recipes.look.findings import Origin
 from recipes.tasks.columns import label_name, one_text
 
-#: What a label is: one of several names; a list of them; or a measured number.
-Kind = Literal["single", "several", "number"]
-#: Distinct numbers, one of them no whole number, from which on a label counts as measured.
-_MEASURED = 20
 #: Other columns that are looked at, and characters of their values that are kept.
 _OTHERS, _KEPT = 50, 200
 
@@ -27,6 +23,7 @@ class Example:
         text: The text; None, or what else the column holds.
         label: The label's name; of several labels their names, joined; None if there is none.
         others: The other columns' values as text.
+        each: Of several labels at a time the name of each; None where a row has one.
     """
 
     origin: Origin
@@ -34,6 +31,14 @@ class Example:
     text: Any
     label: str | None
     others: Mapping[str, str] = field(default_factory=dict)
+    each: tuple[str, ...] | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every label of the row."""
+        if self.each is not None:
+            return self.each
+        return () if self.label is None else (self.label,)
 
 
 def name_of(value: Any) -> str | None:
@@ -48,16 +53,10 @@ def name_of(value: Any) -> str | None:
     return " + ".join(sorted({label_name(each) or "" for each in value}))
 
 
-def kind_of(values: Sequence[Any]) -> Kind:
-    """Tell what kind of labels a column holds by some of its values."""
-    present = [value for value in values if value is not None]
-    if any(not isinstance(value, str) and hasattr(value, "__len__") for value in present):
-        return "several"
-    numbers = {_number(value) for value in present}
-    if None in numbers or len(numbers) < _MEASURED:
-        return "single"
-    whole = all(number.is_integer() for number in numbers if number is not None)
-    return "single" if whole else "number"
+def each_of(value: Any) -> tuple[str, ...]:
+    """Return the names of several labels, each once, in a fixed order."""
+    values = [value] if isinstance(value, str) or not hasattr(value, "__len__") else value
+    return tuple(sorted({name for each in values if (name := label_name(each)) is not None}))
 
 
 @dataclass(frozen=True)
@@ -69,12 +68,14 @@ class Columns:
         pair: The column of the second texts, if rows are pairs.
         labels: The column of the labels; several that say with 0 and 1 which apply; none.
         separator: What parts several labels in one column.
+        several: Whether a row has any number of labels.
     """
 
     text: str
     pair: str | None = None
     labels: tuple[str, ...] = ()
     separator: str | None = None
+    several: bool = False
 
     def text_of(self, row: Mapping[str, Any]) -> Any:
         """Return a row's text, or both of a pair as one."""
@@ -106,11 +107,6 @@ def example_of(origin: Origin, number: int, row: Mapping[str, Any], columns: Col
         for name, value in list(row.items())[:_OTHERS]
         if name not in (columns.text, columns.pair, *columns.labels) and value is not None
     }
-    return Example(origin, number, columns.text_of(row), name_of(columns.label_of(row)), others)
-
-
-def _number(value: Any) -> float | None:
-    try:
-        return None if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
-        return None
+    label = columns.label_of(row)
+    each = each_of(label) if columns.several else None
+    return Example(origin, number, columns.text_of(row), name_of(label), others, each)

@@ -90,14 +90,15 @@ def unusable_rows(gathered: Gathered, settings: DataSettings) -> Iterator[Findin
     """Tell of rows without a text or a label, and of texts that are none."""
     dropped = settings.invalid_rows == "drop"
     for problem, tally in gathered.unusable.items():
+        them = "it" if tally.count == 1 else "them"
         yield Finding(
             "unusable",
             "warning" if dropped and gathered.usable else "error",
             f"{counted(tally.count, 'row')} {problem}.",
             tally.where,
-            "A run leaves them out." if dropped else "A run refuses the data.",
-            "Mend them"
-            + ("." if dropped else ", or leave them out with data.invalid_rows=drop.")
+            f"A run leaves {them} out." if dropped else "A run refuses the data.",
+            f"Mend {them}"
+            + ("." if dropped else f", or leave {them} out with data.invalid_rows=drop.")
             + (
                 " data.max_characters lets longer texts in, though a model reads only a beginning."
                 if "characters" in problem

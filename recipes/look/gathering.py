@@ -6,7 +6,7 @@ import heapq
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from recipes.look.characters import problems_in
 from recipes.look.examples import Example
@@ -31,7 +31,10 @@ class Gathered:
         limit: Rows of the sample.
         seed: Of the sample.
         rows: Rows of each origin, the unusable ones too.
-        labels: Usable rows of each label, by origin.
+        used: Usable rows of each origin.
+        labels: Usable rows of each label, by origin; a row with several counts for each.
+        bare: Of these the ones with none of several labels.
+        sets: The labels of a row with several, by their names, joined.
         unusable: Rows that a run refuses or leaves out, by what is wrong with them.
         odd: Texts with characters that speak of a damaged file, by what they hold.
         characters: Characters of all texts.
@@ -44,7 +47,10 @@ class Gathered:
     limit: int = SAMPLE
     seed: int = 0
     rows: Counter[Origin] = field(default_factory=Counter)
+    used: Counter[Origin] = field(default_factory=Counter)
     labels: defaultdict[Origin, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    bare: Counter[Origin] = field(default_factory=Counter)
+    sets: dict[str, tuple[str, ...]] = field(default_factory=dict)
     unusable: dict[str, Tally] = field(default_factory=dict)
     odd: dict[str, Tally] = field(default_factory=dict)
     characters: int = 0
@@ -60,7 +66,7 @@ class Gathered:
     @property
     def usable(self) -> int:
         """Return how many rows can be used."""
-        return self.rows.total() - sum(tally.count for tally in self.unusable.values())
+        return self.used.total()
 
     @property
     def whole(self) -> bool:
@@ -77,13 +83,12 @@ class Gathered:
             if problem is not None:
                 self.unusable.setdefault(problem, Tally()).add(origin, number)
                 continue
+            self.used[origin] += 1
             self.characters += len(text)
             for problem, part in problems_in(text):
                 self.odd.setdefault(problem, Tally()).add(origin, number, shown(part))
             if self.labelled and example.label is not None:
-                counts = self.labels[origin]
-                if len(counts) < _LABELS or example.label in counts:
-                    counts[example.label] += 1
+                self._count(example)
             self.prints.add(origin, number, text, example.label)
             self._draw(example)
 
@@ -94,15 +99,23 @@ class Gathered:
         self.sample = [example for _, _, example in drawn]
         self._heap = []
 
+    def _count(self, example: Example) -> None:
+        """Count the row's labels by name, as far as these are not too many."""
+        counts = self.labels[example.origin]
+        for name in example.names:
+            if len(counts) < _LABELS or name in counts:
+                counts[name] += 1
+        self.bare[example.origin] += not example.names
+        if example.each is not None and len(self.sets) < _LABELS:
+            self.sets[example.label or ""] = example.each
+
     def _draw(self, example: Example) -> None:
         """Keep the row if its lot is among the smallest (a reservoir that may shrink)."""
         lot, full = self._chance.random(), len(self._heap) >= self.limit
         if full and lot > -self._heap[0][0]:
             return
         if len(example.text) > _KEPT:
-            example = Example(
-                example.origin, example.number, example.text[:_KEPT], example.label, example.others
-            )
+            example = replace(example, text=example.text[:_KEPT])
         heapq.heappush(self._heap, (-lot, -self.rows.total(), example))
         self._held += len(example.text)
         while len(self._heap) > self.limit or self._held > _TOGETHER:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,17 +15,21 @@ from recipes.long_text import told
 from recipes.look.characters import languages, odd_characters
 from recipes.look.classes import by_split, class_findings
 from recipes.look.duplicates import duplicate_findings
-from recipes.look.examples import Columns, Example, Kind, example_of, kind_of
+from recipes.look.examples import Columns, Example, example_of
 from recipes.look.files import broken_file, unusable_rows
 from recipes.look.findings import Finding, Look, Origin
 from recipes.look.gathering import SAMPLE, Gathered
-from recipes.look.leaks import leak_findings
+from recipes.look.leaks import leak_findings, several_leaks
 from recipes.look.near import near_findings, near_pairs
+from recipes.look.numbers import number_findings, number_of
+from recipes.look.several import several_findings, several_suspects
 from recipes.look.sources import Source, columns_of, sources_of
 from recipes.look.suspects import suspect_findings
 from recipes.look.tokens import token_findings
+from recipes.problems import problems
 from recipes.recipe import Recipe
-from recipes.tasks.wording import listed, shown
+from recipes.tasks.targets import find_problem
+from recipes.tasks.wording import counted, listed, shown
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,8 +38,6 @@ if TYPE_CHECKING:
 
 #: Rows that a run looks at closely; bytes of files that are also read as a run reads them.
 _IN_RUN, _READ_WHOLE = 5_000, 32 * 2**20
-#: What kind of labels a problem type has; of all others one name.
-_KINDS: dict[str, Kind] = {"multi_label": "several", "regression": "number"}
 _CALLED = {"train": "training"}
 _SAMPLED = "near duplicates, label errors, leaks, tokens and languages"
 
@@ -54,11 +58,11 @@ def look_at_recipe(recipe: Recipe, *, offline: bool = False, sample: int = SAMPL
     sources, called = sources_of(recipe, offline)
     look = Look(called)
     gathered = Gathered(recipe.data.max_characters, limit=sample)
-    kind = _gather(sources, recipe, gathered, look)
+    problem = _gather(sources, recipe, gathered, look)
     for source in sources:
         if source.path is not None:
             look.add(broken_file(source.path, source.troubles))
-    _check(look, gathered, recipe, kind)
+    _check(look, gathered, recipe, problem)
     _check_tokens(look, gathered, recipe, offline)
     _check_refusal(look, recipe, sources, offline)
     look.seconds = time.perf_counter() - start
@@ -76,12 +80,18 @@ def look_at_rows(work: Workspace, embeddings: Mapping[str, np.ndarray] | None = 
     rows = work.rows
     look = Look(rows.source)
     gathered = Gathered(work.recipe.data.max_characters, limit=_IN_RUN)
-    kind = _KINDS.get(rows.problem, "single")
+    several = rows.problem == "multi_label"
     for name in ("train", "validation", "test"):
         split = getattr(rows, name)
         origin = Origin(f"the {_CALLED.get(name, name)} split", name, "row")
         gathered.add(
-            Example(origin, number, text, work.problem.told(label))
+            Example(
+                origin,
+                number,
+                text,
+                work.problem.told(label),
+                each=tuple(compress(rows.labels, label)) if several else None,
+            )
             for number, (text, label) in enumerate(
                 zip(split.texts, split.labels, strict=True), start=1
             )
@@ -92,7 +102,7 @@ def look_at_rows(work: Workspace, embeddings: Mapping[str, np.ndarray] | None = 
         import numpy as np
 
         vectors = np.stack([embeddings[e.origin.split][e.number - 1] for e in gathered.sample])
-    _check(look, gathered, work.recipe, kind, vectors)
+    _check(look, gathered, work.recipe, rows.problem, vectors)
     look.add(
         token_findings(
             [example.text for example in gathered.sample],
@@ -106,11 +116,11 @@ def look_at_rows(work: Workspace, embeddings: Mapping[str, np.ndarray] | None = 
     return look
 
 
-def _gather(sources: Sequence[Source], recipe: Recipe, gathered: Gathered, look: Look) -> Kind:
-    """Go over all rows once; return what kind of labels they have."""
+def _gather(sources: Sequence[Source], recipe: Recipe, gathered: Gathered, look: Look) -> str:
+    """Go over all rows once; return the name of the problem type that a run would take."""
     from tqdm import tqdm
 
-    kind: Kind = "single"
+    problem = "single_label"
     size = sum(source.path.stat().st_size for source in sources if source.path and _there(source))
     with tqdm(total=size, unit="B", unit_scale=True, disable=None, desc="reading") as bar:
         for place, source in enumerate(sources):
@@ -119,19 +129,21 @@ def _gather(sources: Sequence[Source], recipe: Recipe, gathered: Gathered, look:
                 if count == 0 and window:
                     columns = columns_of(window, source, recipe)
                     values = [columns.label_of(row) for _, row in window]
-                    if place == 0:
-                        gathered.labelled = bool(columns.labels)
-                        kind = _KINDS.get(recipe.data.problem) or (
-                            "single" if recipe.data.problem != "auto" else kind_of(values)
+                    if place == 0 and columns.labels:
+                        problem, _ = find_problem(
+                            values, columns.labels[0], recipe.data, source.origin.name
                         )
+                    elif place == 0:
+                        gathered.labelled = False
                     elif all(value is None for value in values):
                         look.left_out[source.origin.name] = "it has no labels; a run leaves it out"
                         break
+                    columns = replace(columns, several=problem == "multi_label")
                 gathered.add(
                     example_of(source.origin, number, row, columns) for number, row in window
                 )
     gathered.finish()
-    return kind
+    return problem
 
 
 def _there(source: Source) -> bool:
@@ -142,12 +154,12 @@ def _check(
     look: Look,
     gathered: Gathered,
     recipe: Recipe,
-    kind: Kind,
+    problem: str,
     embeddings: np.ndarray | None = None,
 ) -> None:
     """Do every check that needs the rows alone."""
     settings, sample = recipe.data, gathered.sample
-    _tell_rows(look, gathered, kind)
+    _tell_rows(look, gathered, problem)
     look.add(unusable_rows(gathered, settings))
     look.add(odd_characters(gathered.odd, gathered.rows.total()))
     if not sample:
@@ -158,8 +170,8 @@ def _check(
             f"{_SAMPLED} were looked for in {len(sample):,} of {gathered.usable:,} rows, drawn "
             "evenly with a fixed seed; all else in every row"
         )
-    look.add(_label_findings(look, gathered, recipe, kind, embeddings))
-    look.add(duplicate_findings(gathered.prints, settings, kind))
+    look.add(_label_findings(look, gathered, recipe, problem, embeddings))
+    look.add(duplicate_findings(gathered.prints, settings, problem))
     look.add(near_findings(near_pairs(sample), sample, settings, gathered.whole))
     spoken, scripts = languages([example.text for example in sample])
     look.facts["languages, a guess"] = spoken or "too few texts of 40 characters or more to guess"
@@ -167,9 +179,10 @@ def _check(
 
 
 def _label_findings(
-    look: Look, gathered: Gathered, recipe: Recipe, kind: Kind, embeddings: np.ndarray | None
+    look: Look, gathered: Gathered, recipe: Recipe, problem: str, embeddings: np.ndarray | None
 ) -> Iterator[Finding]:
-    """Do the checks of labels that make sense for their kind."""
+    """Do the checks of labels that make sense for the problem type."""
+    sample = gathered.sample
     if not gathered.labelled:
         look.left_out["labels"] = "there is no column with labels"
         yield Finding(
@@ -181,27 +194,54 @@ def _label_findings(
             "distill.text=FILE.",
         )
         return
-    if kind != "single":
-        what = {"several": "lists of labels", "number": "measured numbers"}[kind]
-        look.left_out["rare classes, label errors, leaks"] = f"the labels are {what}"
-        return
-    yield from class_findings(gathered, recipe.data)
-    yield from suspect_findings(gathered.sample, embeddings, look.left_out)
-    yield from leak_findings(gathered.sample)
+    if problem == "multi_label":
+        yield from several_findings(gathered, recipe)
+        yield from several_suspects(sample, embeddings, look.left_out)
+        yield from several_leaks(sample, look.left_out)
+    elif problem == "regression":
+        yield from number_findings(sample, embeddings, look.left_out)
+    elif problems.get(problem).exclusive:
+        yield from class_findings(gathered, recipe, problem)
+        yield from suspect_findings(sample, embeddings, look.left_out)
+        yield from leak_findings(sample)
+    else:
+        look.left_out["rare classes, label errors, leaks"] = (
+            f"nothing is known of labels of the type {problem}"
+        )
 
 
-def _tell_rows(look: Look, gathered: Gathered, kind: Kind) -> None:
+def _tell_rows(look: Look, gathered: Gathered, problem: str) -> None:
     told = listed(f"{count:,} of {origin.name}" for origin, count in gathered.rows.items())
     look.facts["rows"] = told or "none that can be read"
     counts: Counter[str] = by_split(gathered).get("train", Counter())
-    if not counts or kind == "number":
+    if problem == "regression":
+        _tell_numbers(look, gathered)
         return
-    total, classes = counts.total(), len(counts)
-    combined = " (combinations of labels)" if kind == "several" else ""
-    look.facts["classes"] = f"{classes:,}{combined}"
+    if not counts:
+        return
+    total = counts.total()
+    if problem == "multi_label":
+        learnt = [origin for origin in gathered.used if origin.split == "train"]
+        rows, bare = (sum(of[o] for o in learnt) for of in (gathered.used, gathered.bare))
+        look.facts["labels"] = (
+            f"{len(counts):,}, in {counted(len(gathered.sets), 'combination')}; a row has "
+            f"{total / rows:.1f} on the average, {counted(bare, 'row')} none"
+        )
+        total = rows
+    else:
+        look.facts["classes"] = f"{len(counts):,}"
     look.facts["balance"] = listed(
         (f"{shown(label)} {n:,} ({n / total:.1%})" for label, n in counts.most_common()), 10
     )
+
+
+def _tell_numbers(look: Look, gathered: Gathered) -> None:
+    numbers = sorted(n for example in gathered.sample if (n := number_of(example)) is not None)
+    if numbers and gathered.labelled:
+        look.facts["numbers"] = (
+            f"from {numbers[0]:.4g} to {numbers[-1]:.4g}, half of them at most "
+            f"{numbers[(len(numbers) - 1) // 2]:.4g}"
+        )
 
 
 def _check_tokens(look: Look, gathered: Gathered, recipe: Recipe, offline: bool) -> None:

@@ -15,7 +15,7 @@ from itertools import islice
 from recipes.look.examples import Example
 from recipes.look.findings import LISTED, NAMED, Finding, places
 from recipes.recipe import DataSettings
-from recipes.tasks.wording import counted, shown
+from recipes.tasks.wording import agree, counted, shown
 
 #: Shared part of all shingles from which on two texts count as near duplicates.
 _ALIKE = 0.8
@@ -98,8 +98,9 @@ def near_findings(
         yield _finding(
             "near-overlap",
             across,
-            f"{counted(len(across), 'row')} of the validation and test data almost repeat a row of "
-            f"another split, for example of the training data.{sampled}",
+            f"{counted(len(across), 'row')} of the validation and test data almost "
+            f"{agree(len(across), 'repeat')} a row of another split, for example of the "
+            f"training data.{sampled}",
             len([e for e in examples if e.origin.split != "train"]),
             "A run keeps them: it takes out equal texts only, so that the figures on these rows "
             "flatter.",
@@ -109,8 +110,8 @@ def near_findings(
         yield _finding(
             "near-duplicates",
             within,
-            f"{counted(len(within), 'row')} almost repeat an earlier row of the same split."
-            f"{sampled}",
+            f"{counted(len(within), 'row')} almost {agree(len(within), 'repeat')} an earlier row "
+            f"of the same split.{sampled}",
             len(examples),
             "A run keeps them: it takes out equal texts only.",
         )
@@ -121,7 +122,8 @@ def near_findings(
         yield _finding(
             "near-duplicates",
             within,
-            f"{counted(len(within), 'row')} almost repeat an earlier row.{sampled}",
+            f"{counted(len(within), 'row')} almost {agree(len(within), 'repeat')} an earlier "
+            f"row.{sampled}",
             len(examples),
             f"A run draws its splits at random: {parted:.0%} of such pairs end up in two of them, "
             "and the figures flatter. Equal texts only are taken out.",

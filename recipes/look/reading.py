@@ -14,7 +14,7 @@ from export.rows import DELIMITERS, windows_of
 from recipes.errors import RecipeError
 from recipes.look.findings import Origin, Tally
 from recipes.tasks.tables import check_file, foreign_encoding, header, read_table
-from recipes.tasks.wording import shown
+from recipes.tasks.wording import counted, shown
 
 #: Bytes of a line and characters of a field from which on this is no table of texts.
 _LONGEST_LINE, _LONGEST_FIELD = 2**26, 2**24
@@ -156,7 +156,7 @@ def _fields(
             except csv.Error as error:
                 consumed += reader.line_num
                 swallowed = consumed - line
-                more = f", and {swallowed:,} lines with it" if swallowed else ""
+                more = f", and {counted(swallowed, 'line')} with it" if swallowed else ""
                 troubles.add("quotes", origin, line, f"{error}{more}")
     finally:
         csv.field_size_limit(limit)

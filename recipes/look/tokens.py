@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from recipes.look.findings import Finding
-from recipes.tasks.wording import counted, listed, shown
+from recipes.tasks.wording import agree, counted, listed, shown
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,7 +56,8 @@ def token_findings(
         yield Finding(
             "long-texts",
             "warning" if share >= _CUT else "note",
-            f"{counted(cut, 'text')} ({share:.1%}) have more than {max_length} tokens{among}.",
+            f"{counted(cut, 'text')} ({share:.1%}) {agree(cut, 'have')} more than "
+            f"{max_length} tokens{among}.",
             does=f"A run reads them so: {way}.",
             change="data.long.way=windows reads all of them, head_tail their end too; "
             "data.max_length=N reads more at once, up to the backbone's own limit. Both cost time.",

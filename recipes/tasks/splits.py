@@ -13,7 +13,7 @@ from recipes.errors import RecipeError
 from recipes.tasks.columns import label_names
 from recipes.tasks.phases import by_first_phase, check_phases, phase_notes, repeated, strata
 from recipes.tasks.targets import check_targets
-from recipes.tasks.wording import counted, listed, row_names, shown
+from recipes.tasks.wording import agree, counted, listed, row_names, shown
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
@@ -270,10 +270,11 @@ def _check_classes(rows: DataFrame, needed: int, name: str, log: _Log) -> None:
         found = listed((f"{shown(label)} ({counts[label]})" for label in rare), 5)
         left = " left" if name == "validation" else ""
         raise RecipeError(
-            f"{len(rare):,} of the {len(counts):,} classes of {log.called['train']} have too few "
-            f"rows{left}: {found}. To draw the {name} split, each class needs at least {needed} "
-            f"different texts. Add rows, merge these classes with others, or take their rows out; "
-            f"if these are no classes at all, name another column with data.label=NAME."
+            f"{len(rare):,} of the {len(counts):,} classes of {log.called['train']} "
+            f"{agree(len(rare), 'have')} too few rows{left}: {found}. To draw the {name} split, "
+            f"each class needs at least {needed} different texts. Add rows, merge such classes "
+            "with others, or take their rows out; if these are no classes at all, name another "
+            "column with data.label=NAME."
         )
 
 

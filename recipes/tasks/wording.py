@@ -29,6 +29,13 @@ def counted(number: int, word: str) -> str:
     return f"{number:,} {word}{'' if number == 1 else 's'}"
 
 
+def agree(number: int, verb: str) -> str:
+    """Put a verb, given as it stands after several, into the form that goes with a number."""
+    if number != 1:
+        return verb
+    return {"are": "is", "have": "has", "were": "was"}.get(verb, f"{verb}s")
+
+
 def row_names(frame: DataFrame, rows: Iterable[object], limit: int = 3) -> str:
     """Name rows as the person counts them, for example ``lines 3, 9 and 14``.
 
