@@ -211,7 +211,8 @@ def test_what_has_nothing_to_go_by_is_refused(tiny_backbone: Make, tmp_path: Pat
     few.rows = replace(few.rows, problem="regression")
     with pytest.raises(RecipeError, match="no label of"):
         check_contrast(few)
-    few.rows = replace(few.rows, problem="single_label", train=Split(["a", "b"], [0, 1]))
+    few = workspace(tmp_path / "again", gpt, *FEW)
+    few.rows = replace(few.rows, train=Split(["a", "b"], [0, 1]))
     with pytest.raises(RecipeError, match="no two training rows"):
         check_contrast(few)
     for extra in ("phases.classes=2", "strategy=null"):

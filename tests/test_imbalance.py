@@ -390,7 +390,7 @@ def test_the_best_epoch_can_be_the_one_with_the_least(
     ("override", "told"),
     [
         ("train.metric=macro_f", "train.metric=macro_f is no metric of single_label data. Did you "
-         "mean 'macro_f1'? Known: accuracy, macro_f1"),
+         "mean 'macro_f1'? Known: accuracy, balanced_accuracy, macro_f1"),
         ("distill.train.metric=x", "distill.train.metric=x is no metric"),
         ("train.class_weights={animl: 2}", 'names "animl", which no row has as its label. Did you '
          'mean "animal"?'),

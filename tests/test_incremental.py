@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import random
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from apart import exit_code
 
 from adapters.files import FACTS, MEMORY, WEIGHTS, load_adapter, read_facts, read_memory
 from adapters.hardware import inspect_hardware
@@ -223,24 +223,26 @@ def test_phases_by_file(learn: Learn, tmp_path: Path) -> None:
     assert scores["rehearsed_rows"] > 0
 
 
-KILLER = """
-import os, signal, sys
-from recipes import incremental, run
-from recipes.training import _Trainer
-def die(*_, **__):
-    os.kill(os.getpid(), signal.SIGKILL)
-if sys.argv[1] == "within":
-    save = _Trainer._save_checkpoint
-    def killer(self, *arguments, **named):
+def learn_and_die(place: str, given: list[str]) -> None:
+    """Run and be killed, in the midst of the second phase or at its end."""
+    from recipes import incremental
+    from recipes.training import _Trainer
+
+    def die(*_: Any, **__: Any) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    save, remember = _Trainer._save_checkpoint, incremental._remember
+
+    def killer(self: Any, *arguments: Any, **named: Any) -> None:
         save(self, *arguments, **named)
         if "phase-2" in self.args.output_dir:
             die()
-    _Trainer._save_checkpoint = killer
-else:
-    remember = incremental._remember
-    incremental._remember = lambda work, phase: die() if phase else remember(work, phase)
-run.main(sys.argv[2:])
-"""
+
+    if place == "within":
+        _Trainer._save_checkpoint = killer  # type: ignore[method-assign]
+    else:
+        incremental._remember = lambda work, phase: die() if phase else remember(work, phase)
+    main(given)
 
 
 def ledger(out: Path) -> list[dict[str, Any]]:
@@ -258,11 +260,8 @@ def test_a_run_killed_within_and_between_phases_ends_with_the_same_ledger(
     whole, out = tmp_path / "whole", tmp_path / "out"
     assert main([*given, "--out", str(whole)]) == 0
     for place, resume in (("within", []), ("between", ["--resume"])):
-        done = subprocess.run(
-            [sys.executable, "-c", KILLER, place, *given, "--out", str(out), *resume],
-            capture_output=True,
-        )
-        assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+        anew = [*given, "--out", str(out), *resume]
+        assert exit_code(learn_and_die, place, anew) == -signal.SIGKILL
         assert json.loads((out / PROGRESS).read_text())["finished"] == ["baseline"]
         assert (out / "teacher" / "phase-1" / FACTS).exists()
         assert (out / "teacher" / "phase-2" / FACTS).exists() == (place == "between")

@@ -441,6 +441,7 @@ def test_a_model_of_numbers_that_collapsed_is_judged_in_numbers(rows: int) -> No
     assert lost["r2"] < constant["r2"]
 
 
+@pytest.mark.parametrize("run", ["multi_label"], indirect=True)
 def test_what_is_told_of_several_labels(run: tuple[str, Path]) -> None:
     """Shares are of rows, and mistakes are about labels that are wrong."""
     from recipes.reading import read_recipe
@@ -448,9 +449,7 @@ def test_what_is_told_of_several_labels(run: tuple[str, Path]) -> None:
     from recipes.reporting.panels import classes
     from recipes.run import workspace
 
-    kind, out = run
-    if kind != "multi_label":
-        pytest.skip("about several labels")
+    _, out = run
     work = workspace(read_recipe(str(out / "recipe.yaml")), out, offline=True)
     share = np.asarray(work.rows.train.labels).mean(axis=0).max()
     assert f"largest label with {100 * share:.1f}%" in classes(work).takeaway

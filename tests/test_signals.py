@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import multiprocessing
 import os
 import random
 import signal
@@ -18,6 +17,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from apart import exit_code
 from tokenizers import models, processors
 
 from adapters.backbone import load_backbone
@@ -298,14 +298,8 @@ def test_a_cache_that_was_killed_goes_on_and_ends_the_same(
 ) -> None:
     teacher = live(tiny_backbone("bert"))
     CachedTeacher(tmp_path / "whole", teacher, TEXTS, batch_size=7)
-    # Spawned: the threads of a forked process that has used PyTorch wait for each other forever.
-    child = multiprocessing.get_context("spawn").Process(
-        target=fill_and_die,
-        args=(tmp_path / "c", tiny_backbone("bert"), torch.get_num_threads()),
-    )
-    child.start()
-    child.join(250)
-    assert child.exitcode == -signal.SIGKILL
+    given = tmp_path / "c", tiny_backbone("bert"), torch.get_num_threads()
+    assert exit_code(fill_and_die, *given) == -signal.SIGKILL
     rest = Counting(teacher)
     CachedTeacher(tmp_path / "c", rest, TEXTS, batch_size=7)
     assert len(rest.asked) == len(TEXTS) - 3 * 7

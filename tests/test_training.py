@@ -5,9 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
-import sys
-import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,12 +12,15 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from apart import exit_code
 
+import recipes.training
 from adapters import strategies
 from adapters.backbone import load_backbone
 from adapters.hardware import Hardware
 from adapters.strategy import learned_state, prepare
 from adapters.training import last_checkpoint
+from recipes.console import hush
 from recipes.problems.single_label import SingleLabel
 from recipes.recipe import TrainSettings
 from recipes.sampling import LengthBuckets
@@ -143,23 +143,19 @@ def test_without_validation_rows_the_last_epoch_stays(tiny_backbone: Make, tmp_p
     assert any(not torch.equal(weight, before[n]) for n, weight in model.named_parameters())
 
 
-KILLED = """
-    import os, signal, sys
-    sys.path.insert(0, {tests!r})
-    from pathlib import Path
-    import test_training, recipes.training
-    from recipes.console import hush
+def train_and_die(backbone: Path, out: Path, step: int, threads: int) -> None:
+    """Train until a step is done, and be killed."""
 
     class Killer(recipes.training.Progress):
-        def on_step_end(self, args, state, control, **more):
+        def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
             super().on_step_end(args, state, control, **more)
-            if state.global_step == {step}:
+            if state.global_step == step:
                 os.kill(os.getpid(), signal.SIGKILL)
 
+    torch.set_num_threads(threads)  # with another number, sums differ in their last bits
     hush()
-    recipes.training.Progress = Killer
-    test_training.train(Path({backbone!r}), Path({out!r}))
-"""
+    recipes.training.Progress = Killer  # type: ignore[misc]
+    train(backbone, out)
 
 
 @pytest.mark.parametrize("step", [13, 20])
@@ -168,19 +164,8 @@ def test_a_killed_training_goes_on_to_the_same_end(
 ) -> None:
     backbone = tiny_backbone("bert")
     whole, history = train(backbone, tmp_path / "whole")
-    code = KILLED.format(
-        tests=str(Path(__file__).parent),
-        backbone=str(backbone),
-        out=str(tmp_path / "cut"),
-        step=step,
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
-        cwd=Path(__file__).parent.parent,
-        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
-        capture_output=True,
-    )
-    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    given = backbone, tmp_path / "cut", step, torch.get_num_threads()
+    assert exit_code(train_and_die, *given) == -signal.SIGKILL
     assert last_checkpoint(tmp_path / "cut") is not None
     resumed, again = train(backbone, tmp_path / "cut")
     assert _steady(again) == _steady(history)

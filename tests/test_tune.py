@@ -109,7 +109,7 @@ def test_wrong_spaces_are_refused(overrides: list[str], told: str) -> None:
         (["data.split_seed=1,2"], "same validation rows"),
         (["data.test_fraction=uniform(0.1,0.3)"], "same validation rows"),
         (["data.per_class=8,16"], "same validation rows"),
-        (["data.draw_seed=1,2"], "same validation rows"),
+        (["data.per_class=8", "data.draw_seed=1,2"], "same validation rows"),
         (["data.min_rows=5,20"], "same validation rows"),
         (["export.optimize=none,full"], "neither the teacher nor the student"),
         (["seed=1,2"], "--seeds"),
