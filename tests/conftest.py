@@ -14,6 +14,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 #: A package with tests of its own, to be run where it is installed.
 collect_ignore = ["plugin_package"]
 
+#: Files that take a minute or so without the mark of those that run a whole chain.
+_LONG = ("test_export.py", "test_strategy_kit.py", "test_strategy_turns.py")
+
 
 @pytest.fixture(scope="session")
 def tiny_backbone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
@@ -32,6 +35,6 @@ def tiny_backbone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], P
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that run whole chains: a worker that gets one last would end alone."""
-    long = {item.path for item in items if item.get_closest_marker("chain")}
-    items.sort(key=lambda item: item.path not in long)
+    """Begin with the files that take long: a worker that gets one last would end alone."""
+    chains = {item.path for item in items if item.get_closest_marker("chain")}
+    items.sort(key=lambda item: item.path not in chains and item.path.name not in _LONG)

@@ -286,6 +286,7 @@ def test_a_dry_run_prints_the_cells(
     assert not out.exists()
 
 
+@pytest.mark.chain
 def test_stopped_in_a_run_it_goes_on_there(
     compared: Path, common: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

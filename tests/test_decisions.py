@@ -353,6 +353,7 @@ def run(tiny_backbone: Make, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
+@pytest.mark.chain
 def test_the_row_of_the_bundle_tells_what_the_edge_answers(run: Path) -> None:
     row = Ledger(run / "ledger.json")["bundle"]
     model = edge.Model(run / "bundle")

@@ -197,6 +197,7 @@ def packed(folder: Path, model: Path, long: LongSettings) -> edge.Model:
 LENGTHS = [1, 2, ROOM - 1, ROOM, ROOM + 1, LENGTH, LENGTH + 1, 24, 25, 50, 333, 20_000]
 
 
+@pytest.mark.chain
 @pytest.mark.parametrize("way", WAYS)
 def test_pytorch_and_the_edge_agree_from_one_token_to_20_000(
     exported: tuple[Any, Path], tmp_path: Path, way: str

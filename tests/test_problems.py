@@ -88,6 +88,7 @@ def run(
     return kind, folder / "run"
 
 
+@pytest.mark.chain
 def test_the_whole_chain(run: tuple[str, Path]) -> None:
     kind, out = run
     ledger = Ledger(out / "ledger.json")

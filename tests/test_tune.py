@@ -614,6 +614,7 @@ def test_students_share_a_teacher_and_none_learns_alone(
     assert "finetune: done before" in (out / "trials" / "001" / "seed-0.log").read_text()
 
 
+@pytest.mark.chain
 def test_killed_at_work_it_goes_on_there(
     trained: Path, common: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
