@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from test_data import alarms, found
 from tiny_work import CPU, workspace
 
 from recipes.decide import check_decide
 from recipes.errors import RecipeError
 from recipes.imbalance import check_measures
-from recipes.look.findings import Finding, Look
+from recipes.look.findings import Look
 from recipes.look.looking import look_at_recipe, look_at_rows
 from recipes.reading import read_recipe
 from recipes.tasks import tasks
@@ -84,17 +85,6 @@ def look(tmp_path: Path, tiny_backbone: Make) -> Callable[..., Look]:
         )
 
     return call
-
-
-def found(look: Look, code: str) -> Finding:
-    matching = [finding for finding in look.findings if finding.code == code]
-    assert len(matching) == 1, [finding.code for finding in look.findings]
-    return matching[0]
-
-
-def alarms(look: Look) -> set[str]:
-    codes = {finding.code for finding in look.findings if finding.level != "note"}
-    return codes - {"unknown-tokens"}  # the tiny tokenizer knows none of these words
 
 
 @pytest.mark.parametrize("rows", [several, measured, starred])

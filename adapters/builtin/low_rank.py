@@ -68,18 +68,13 @@ class TokenLora(Lora):
 
     def config(self, model: PreTrainedModel) -> PeftConfig:
         """Return peft's configuration for this model."""
-        from peft import LoraConfig
-
         table = model.get_input_embeddings()
         (name,) = [name for name, module in model.named_modules() if module is table]
-        return LoraConfig(
-            r=self.rank,
-            lora_alpha=self.alpha,
-            lora_dropout=self.dropout,
-            target_modules=[*self.layers(model), name],
-            rank_pattern={name: self.token_rank},
-            alpha_pattern={name: self.token_alpha},
-        )
+        found: Any = super().config(model)
+        found.target_modules = {*found.target_modules, name}
+        found.rank_pattern = {name: self.token_rank}
+        found.alpha_pattern = {name: self.token_alpha}
+        return found
 
 
 @strategies.register("dora")

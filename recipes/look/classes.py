@@ -16,7 +16,7 @@ from recipes.tasks.wording import counted, listed, shown
 #: Rows of the largest class for one of the smallest: worth knowing, and worth a warning.
 _UNEVEN, _VERY_UNEVEN = 3, 10
 #: Rows below which a class can hardly be learned or measured.
-_FEW = 10
+FEW = 10
 _DRAW = "data.test and data.validation name files of your own"
 
 
@@ -137,13 +137,28 @@ def _unknown(counts: Mapping[str, Counter[str]]) -> Iterator[Finding]:
             )
 
 
+def scarce(
+    counts: Mapping[str, Counter[str]], texts: Counter[str]
+) -> tuple[list[str], dict[str, int], dict[str, int]]:
+    """Return the splits that a run draws, and labels on too few and on few different texts.
+
+    Args:
+        counts: Rows by split and label.
+        texts: Different texts by label.
+    """
+    drawn = [split for split in ("test", "validation") if split not in counts]
+    own = {label: texts[label] for label in counts["train"]}
+    needed = 1 + len(drawn)
+    rare = {label: number for label, number in own.items() if number < needed}
+    few = {label: number for label, number in own.items() if needed <= number < FEW}
+    return drawn, rare, few
+
+
 def _too_few(
     counts: Mapping[str, Counter[str]], texts: Counter[str], ordered: bool
 ) -> Iterator[Finding]:
-    drawn = [split for split in ("test", "validation") if split not in counts]
+    drawn, rare, few = scarce(counts, texts)
     needed = 1 + len(drawn)
-    rare = {label: texts[label] for label in counts["train"] if texts[label] < needed}
-    few = {label: texts[label] for label in counts["train"] if needed <= texts[label] < _FEW}
     if rare:
         yield Finding(
             "rare-class",
@@ -164,7 +179,7 @@ def _too_few(
         yield Finding(
             "small-class",
             "warning",
-            f"Fewer than {_FEW} different texts: {told(few)}.",
+            f"Fewer than {FEW} different texts: {told(few)}.",
             does=f"A run learns {them}, but its figures say little about {them}.",
             change="Add rows, or merge such classes with others.",
         )

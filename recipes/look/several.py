@@ -11,7 +11,16 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from recipes.look.classes import by_split, distinct, odd_names, rare_labels, told, uneven
+from recipes.look.classes import (
+    FEW,
+    by_split,
+    distinct,
+    odd_names,
+    rare_labels,
+    scarce,
+    told,
+    uneven,
+)
 from recipes.look.examples import Example
 from recipes.look.findings import LISTED, NAMED, Finding, places
 from recipes.look.gathering import Gathered
@@ -33,8 +42,6 @@ from recipes.tasks.wording import agree, counted, listed, shown
 if TYPE_CHECKING:
     import numpy as np
 
-#: Rows with a label, and without it, that are needed to judge it; below, it is hardly learned.
-_FEW = 10
 #: Rows times labels that are judged: that is what time goes by, some ten seconds.
 _JUDGED = 400_000
 
@@ -78,11 +85,11 @@ def several_suspects(
     """
     rows = first_rows(examples)
     chosen = [examples[row] for row in rows]
-    sides = sides_of(chosen, _FEW) if len(chosen) >= LEAST else []
+    sides = sides_of(chosen, FEW) if len(chosen) >= LEAST else []
     every = {name for example in chosen for name in example.names}
     few = sorted(every - {side.label for side in sides})
     if few:
-        _leave_out(left_out, few, f"needs {LEAST} texts, {_FEW} with the label and {_FEW} without")
+        _leave_out(left_out, few, f"needs {LEAST} texts, {FEW} with the label and {FEW} without")
     most = max(1, _JUDGED // max(1, len(chosen)))
     if late := [side.label for side in sides[most:]]:
         _leave_out(left_out, late, f"only the {most:,} with most rows are judged, for time")
@@ -187,10 +194,8 @@ def _constant(gathered: Gathered, train: Counter[str]) -> Iterator[Finding]:
 
 
 def _too_few(counts: dict[str, Counter[str]], texts: Counter[str]) -> Iterator[Finding]:
-    drawn = [split for split in ("test", "validation") if split not in counts]
+    drawn, rare, few = scarce(counts, texts)
     needed = 1 + len(drawn)
-    rare = {label: texts[label] for label in counts["train"] if texts[label] < needed}
-    few = {label: texts[label] for label in counts["train"] if needed <= texts[label] < _FEW}
     if rare:
         yield Finding(
             "rare-class",
@@ -209,7 +214,7 @@ def _too_few(counts: dict[str, Counter[str]], texts: Counter[str]) -> Iterator[F
         yield Finding(
             "small-class",
             "warning",
-            f"{counted(len(few), 'label')} on fewer than {_FEW} different texts: {told(few)}.",
+            f"{counted(len(few), 'label')} on fewer than {FEW} different texts: {told(few)}.",
             does="A run learns such a label, but its figures say little about it, and a drawn "
             "split may have no row with it.",
             change="Add rows, or merge such labels with others (data.min_rows=N data.rare=merge).",

@@ -221,7 +221,7 @@ def fit_own_offsets(scores: np.ndarray, labels: np.ndarray, metric: str) -> np.n
             now = [np.tile(each[places, which], (len(tried), 1)) for each in (hits, given)]
             now[0][:, place], now[1][:, place] = hits[place], given[place]
             # Of equally good ones the first is taken, which is the smallest.
-            which[place] = _averaged_f1(now[0], now[1], there, metric).argmax()
+            which[place] = averaged_f1(now[0], now[1], there, metric).argmax()
         if (which == before).all():
             break
     found: np.ndarray = tried[smallest_first][which]
@@ -232,10 +232,10 @@ def judge_own(scores: np.ndarray, labels: np.ndarray, metric: str) -> float:
     """Return a metric of the labels whose scores ``[rows, labels]`` are 0 or more."""
     given = (scores >= 0).astype(int)
     hits = (given * labels).sum(axis=0)
-    return float(_averaged_f1(hits, given.sum(axis=0), labels.sum(axis=0), metric))
+    return float(averaged_f1(hits, given.sum(axis=0), labels.sum(axis=0), metric))
 
 
-def _averaged_f1(hits: np.ndarray, given: np.ndarray, there: np.ndarray, metric: str) -> np.ndarray:
+def averaged_f1(hits: np.ndarray, given: np.ndarray, there: np.ndarray, metric: str) -> np.ndarray:
     """Return an average of F1 ``[...]`` from counts by label ``[..., labels]``."""
     import numpy as np
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from export.edge import LEAST, probabilities
 from recipes.problems import Problem, problems
-from recipes.problems.decision import AS_IT_IS, OWN, Decision
+from recipes.problems.decision import AS_IT_IS, OWN, Decision, averaged_f1
 from recipes.problems.resampling import DRAWS, drawn
 
 if TYPE_CHECKING:
@@ -131,16 +131,14 @@ class MultiLabel(Problem):
         """Return both averages of F1; see `Problem.resampled`."""
         import numpy as np
 
-        from recipes.problems.metrics import counted_metrics
-
         answers = [np.asarray(labels), *(self.answers(logits) for logits in models)]
         kinds, times = drawn(np.stack(answers, axis=1), draws)
         truth, there = kinds[:, 0], times @ kinds[:, 0]
         micro, macro = [], []
         for given in kinds[:, 1:].swapaxes(0, 1):
             hits, told = times @ (given * truth), times @ given
-            micro.append(2 * hits.sum(axis=1) / np.maximum(1, (told + there).sum(axis=1)))
-            macro.append(counted_metrics(hits, told, there)["macro_f1"])
+            micro.append(averaged_f1(hits, told, there, "micro_f1"))
+            macro.append(averaged_f1(hits, told, there, "macro_f1"))
         return {"micro_f1": np.stack(micro), "macro_f1": np.stack(macro)}
 
     def answers(self, logits: np.ndarray) -> np.ndarray:
