@@ -88,7 +88,9 @@ class Objective(BaseModel):
         One that does not look at labels is as before.
 
         Args:
-            weights: How much a text with this label counts; 1 on the average of all texts.
+            weights: How much a text with this label counts; 1 on the average of all texts. Where
+                texts may have several labels: how much one that has the label counts in the
+                question whether it has, against one that has not.
         """
         return self
 

@@ -32,15 +32,20 @@ def check_measures(work: Workspace) -> None:
     """Check what both trainings do about imbalance against the data.
 
     Raises:
-        RecipeError: The rows have no single label, a weight is for a label that is not there, or a
-            field of the loss has no effect.
+        RecipeError: The rows have no labels, a weight is for a label that is not there, or a
+            measure or a field of the loss has no effect.
     """
     for where, settings in _trainings(work):
         asked = [name for name in _MEASURES if getattr(settings, name) != _default(name)]
-        if asked and not work.problem.exclusive:
+        if asked and work.problem.classes(()) is None:
             raise RecipeError(
-                f"{where}.{asked[0]} is for rows that have exactly one of several labels, and "
-                f"these are {work.rows.problem} data. Leave it out."
+                f"{where}.{asked[0]} is for rows that have labels, and these are "
+                f"{work.rows.problem} data. Leave it out."
+            )
+        if settings.class_weights == settings.resample == "balanced" and work.problem.exclusive:
+            raise RecipeError(
+                f"{where}.class_weights=balanced has no effect with {where}.resample=balanced, "
+                "which draws all labels alike already. Leave one of them out."
             )
         if isinstance(settings.class_weights, Mapping):
             _check_names(f"{where}.class_weights", list(settings.class_weights), work.rows.labels)
@@ -49,34 +54,51 @@ def check_measures(work: Workspace) -> None:
 
 
 def class_weights(
-    settings: TrainSettings, labels: Sequence[int], names: Sequence[str]
+    problem: Problem, settings: TrainSettings, labels: Sequence[Any]
 ) -> tuple[float, ...]:
-    """Return how much a row of each class counts; 1 on the average of the rows that are drawn.
+    """Return how much a row with each label counts; one without rows weighs 1.
 
-    ``balanced`` lets all classes weigh the same in sum, as scikit-learn's ``balanced`` does.
+    Where a row has exactly one label, the weights are 1 on the average of the rows that are drawn,
+    and ``balanced`` lets all labels weigh the same in sum, as scikit-learn's ``balanced`` does.
+
+    Where it may have several, a weight is that of the rows that have the label in the question
+    whether they have it, in which those that have not count 1 (torch's ``pos_weight``), and
+    ``balanced`` lets both weigh the same in sum.
 
     Args:
+        problem: Has the labels that weights are given for, in their order.
         settings: The training.
-        labels: Label ids of the rows that are learnt from; `UNLABELLED` ones do not count.
-        names: The label names that ids are positions in. A class without rows weighs 1.
+        labels: What the rows say that are learnt from; those without labels do not count.
 
     Returns:
-        A weight for each name; nothing if all weigh the same.
+        A weight for each label; nothing if none is asked for.
     """
     if settings.class_weights is None:
         return ()
-    counts = Counter(label for label in labels if label != UNLABELLED)
-    drawn = shares(counts, settings.resample)
-    if settings.class_weights == "balanced":
-        raw = {label: 1 / (len(counts) * share) for label, share in drawn.items()}
+    if isinstance(settings.class_weights, Mapping):
+        given = {label: settings.class_weights.get(label, 1.0) for label in problem.labels}
     else:
-        raw = {label: settings.class_weights.get(names[label], 1.0) for label in counts}
+        given = {}
+    classes = problem.classes(labels) or []
+    counts = Counter(label for label in classes if label != UNLABELLED)
+    drawn = shares(counts, settings.resample)
+    if not problem.exclusive:
+        there = [0.0] * len(problem.labels)
+        for row, label in zip(labels, classes, strict=True):
+            for place in range(len(there)) if label != UNLABELLED else ():
+                there[place] += row[place] * drawn[label] / counts[label]
+        even = [1 / share - 1 if 0 < share < 1 else 1.0 for share in there]
+        return tuple(given.values()) or tuple(even)
+    raw = {
+        label: given[problem.labels[label]] if given else 1 / (len(counts) * share)
+        for label, share in drawn.items()
+    }
     mean = math.fsum(share * raw[label] for label, share in drawn.items())
-    return tuple(raw[label] / mean if label in raw else 1.0 for label in range(len(names)))
+    return tuple(raw[label] / mean if label in raw else 1.0 for label in range(len(problem.labels)))
 
 
 def label_loss(
-    problem: Problem, settings: TrainSettings, labels: Sequence[int]
+    problem: Problem, settings: TrainSettings, labels: Sequence[Any]
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """Return the loss of a training that learns from labels alone.
 
@@ -84,14 +106,14 @@ def label_loss(
         problem: Has the loss that is used if the recipe does not ask for another, and says what
             ``ce`` stands for.
         settings: The training.
-        labels: Label ids of the rows that are learnt from.
+        labels: What the rows say that are learnt from.
 
     Returns:
-        A function of logits ``[batch, classes]`` and label ids ``[batch]`` to a scalar.
+        A function of logits ``[batch, outputs]`` and a batch of labels to a scalar.
     """
     import torch
 
-    weights = class_weights(settings, labels, problem.labels)
+    weights = class_weights(problem, settings, labels)
     if settings.loss is None and not weights:
         return problem.loss
     (objective,) = called_here(problem, [settings.loss or CrossEntropy()])
@@ -145,15 +167,18 @@ def label_terms(given: Sequence[Objective]) -> list[Objective]:
     return found or [CrossEntropy()]
 
 
-def say_measures(settings: TrainSettings, labels: Sequence[int], names: Sequence[str]) -> None:
+def say_measures(problem: Problem, settings: TrainSettings, labels: Sequence[Any]) -> None:
     """Say how much a row of each class counts, and how many an epoch draws."""
-    if len(names) > _TOLD:
+    names = (*problem.labels, "(no label)")
+    if len(problem.labels) > _TOLD:
         return
-    if weights := class_weights(settings, labels, names):
+    if weights := class_weights(problem, settings, labels):
         say(f"  class weights: {_by_name(names, dict(enumerate(weights)), '.2f')}")
     if settings.resample is not None:
-        counts = Counter(label for label in labels if label != UNLABELLED)
-        say(f"  rows an epoch: {_by_name(names, draws(counts, settings.resample), ',')}")
+        counts = Counter(label for label in problem.classes(labels) or () if label != UNLABELLED)
+        drawn = _by_name(names, draws(counts, settings.resample), ",")
+        each = "" if problem.exclusive else ", each counted as its rarest label"
+        say(f"  rows an epoch{each}: {drawn}")
 
 
 def shares(counts: Mapping[int, int], resample: Resample | None) -> dict[int, float]:
@@ -186,23 +211,25 @@ def draws(counts: Mapping[int, int], resample: Resample | None) -> dict[int, int
     return {label: found.get(label, count) for label, count in sorted(counts.items())}
 
 
-def copies_of(settings: TrainSettings, rows: Split, seed: int) -> Sequence[int]:
+def copies_of(problem: Problem, settings: TrainSettings, rows: Split, seed: int) -> Sequence[int]:
     """Return how many new texts are made of each row.
 
-    Rare classes are those with fewer rows than the mean of all; they get as many copies as they
-    lack, at most `TrainSettings.copies` for each row, and their rows get the same number, give or
-    take one.
+    Rare classes, as `Problem.classes` counts them, are those with fewer rows than the mean of all.
+    They get as many copies as they lack, at most `TrainSettings.copies` for each row, and their
+    rows get the same number, give or take one.
 
     Args:
+        problem: Says which class a row is of.
         settings: The training.
         rows: The training rows.
         seed: Decides which rows get the one more; not their order.
     """
     if settings.augment_classes == "all":
         return [settings.copies] * len(rows)
+    classes = problem.classes(rows.labels) or []
     rows_of: dict[int, list[int]] = {}
     for row in sorted(range(len(rows)), key=lambda row: rows.texts[row]):
-        rows_of.setdefault(rows.labels[row], []).append(row)
+        rows_of.setdefault(classes[row], []).append(row)
     mean = round(len(rows) / len(rows_of))
     copies = [0] * len(rows)
     for own in rows_of.values():

@@ -92,19 +92,23 @@ class LengthBuckets(Sampler[int]):
         return found
 
 
-def epoch_tokens(examples: Sequence[Mapping[str, Any]], resample: Resample | None = None) -> float:
+def epoch_tokens(
+    examples: Sequence[Mapping[str, Any]],
+    classes: Sequence[int] = (),
+    resample: Resample | None = None,
+) -> float:
     """Return the tokens of an epoch; with `resample` their mean over epochs.
 
     Args:
         examples: The examples that are learnt from.
+        classes: Class of each; only for `resample`.
         resample: How often classes are drawn.
     """
     if resample is None:
         return sum(map(drawn_tokens, examples))
-    rows, tokens = Counter[int](), Counter[int]()
-    for example in examples:
-        rows[example["labels"]] += 1
-        tokens[example["labels"]] += drawn_tokens(example)
+    rows, tokens = Counter(classes), Counter[int]()
+    for label, example in zip(classes, examples, strict=True):
+        tokens[label] += drawn_tokens(example)
     wanted = draws(rows, resample)
     return sum(tokens[label] * wanted[label] / rows[label] for label in rows)
 

@@ -123,7 +123,7 @@ def origins(work: Workspace) -> dict[str, int]:
 def _made(work: Workspace, settings: TrainSettings, rows: Split) -> list[Variant]:
     """Return what a training makes of some rows."""
     seed = work.recipe.seed
-    copies = copies_of(settings, rows, seed)
+    copies = copies_of(work.problem, settings, rows, seed)
     return variants(rows.texts, settings.augment, copies, seed, source(work, rows.texts))
 
 

@@ -143,7 +143,8 @@ def fit(
         sampler: The order of the examples; None for `LengthBuckets`.
     """
     precision = hardware.bf16_for(settings.precision, allow_fallback)
-    speed = Speed(epoch_tokens(train, settings.resample), hardware.device)
+    classes = problem.classes([row["labels"] for row in train]) if settings.resample else None
+    speed = Speed(epoch_tokens(train, classes or (), settings.resample), hardware.device)
     train = Drawn(train, seed)
     metric = settings.metric or problem.headline
     callbacks: list[TrainerCallback] = [Progress(title, metric), speed]
@@ -171,6 +172,7 @@ def fit(
         callbacks=callbacks,
         strategy_callbacks=switches,
         groups=None if strategy is None else partial(call, strategy, "parameter_groups", inner),
+        classes=classes or (),
         resample=settings.resample,
         sampler=sampler,
     )
@@ -214,7 +216,7 @@ def fit_adapter(
     recipe = work.recipe
     problem = work.problem if known is None else type(work.problem)(known)
     labels = [row["labels"] for row in train]
-    say_measures(recipe.train, labels, problem.labels)
+    say_measures(problem, recipe.train, labels)
     penalty = None
     if type(work.strategy).penalty is not Strategy.penalty:
         kept = {name: t.to(work.hardware.device) for name, t in (memory or {}).items()}
@@ -297,15 +299,22 @@ class _Trainer(PartTrainer):
     """The Trainer, with batches bucketed by length and classes drawn as the recipe says.
 
     Args:
+        classes: Class of each row; only for `resample`.
         resample: How often classes are drawn.
         sampler: Another order, if one is given.
         **named: The Trainer's own arguments.
     """
 
     def __init__(
-        self, *, resample: Resample | None, sampler: Sampler[int] | None, **named: Any
+        self,
+        *,
+        classes: Sequence[int],
+        resample: Resample | None,
+        sampler: Sampler[int] | None,
+        **named: Any,
     ) -> None:
         super().__init__(**named)
+        self._classes = classes
         self._resample = resample
         self._sampler = sampler
 
@@ -317,7 +326,7 @@ class _Trainer(PartTrainer):
             rows.lengths,
             self.args.train_batch_size,
             self.args.seed,
-            [row["labels"] for row in rows.examples] if self._resample else (),
+            self._classes,
             self._resample,
             rows,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,6 +27,7 @@ from recipes.imbalance import class_weights, copies_of, draws, label_loss, share
 from recipes.preflight import check_possible
 from recipes.problems import problems
 from recipes.problems.metrics import higher_is_better
+from recipes.problems.multi_label import MultiLabel
 from recipes.problems.single_label import SingleLabel
 from recipes.reading import check, plain, read_recipe
 from recipes.recipe import TrainSettings
@@ -40,6 +42,10 @@ Make = Callable[..., Workspace]
 NAMES = ["a", "b", "c"]
 #: Forty, eight and two rows.
 LABELS = [0] * 40 + [1] * 8 + [2] * 2
+SINGLE, SEVERAL = SingleLabel(NAMES), MultiLabel(NAMES)
+#: Of ten rows eight have "a", of which two have "b" and one "c" too; one has none of them.
+SETS = [(1, 0, 0)] * 5 + [(1, 1, 0)] * 2 + [(1, 0, 1), (0, 1, 0), (0, 0, 0)]
+NONE = SEVERAL.unlabelled
 KEPT = {"animal": 60, "food": 24, "place": 12}
 
 
@@ -74,7 +80,7 @@ def test_balanced_weights_are_those_of_scikit_learn() -> None:
     from sklearn.metrics import log_loss
 
     settings = TrainSettings(class_weights="balanced")
-    weights = class_weights(settings, [*LABELS, UNLABELLED], NAMES)
+    weights = class_weights(SINGLE, settings, [*LABELS, UNLABELLED])
     assert weights == pytest.approx(balanced(LABELS))
     torch.manual_seed(0)
     logits, labels = torch.randn(len(LABELS), 3), torch.tensor(LABELS)
@@ -86,7 +92,7 @@ def test_balanced_weights_are_those_of_scikit_learn() -> None:
 
 def test_given_weights_are_one_on_the_average_of_the_rows() -> None:
     settings = TrainSettings(class_weights={"b": 4.0, "c": 10.0})
-    weights = class_weights(settings, LABELS, NAMES)
+    weights = class_weights(SINGLE, settings, LABELS)
     assert np.mean([weights[label] for label in LABELS]) == pytest.approx(1)
     assert np.array(weights) / weights[0] == pytest.approx([1, 4, 10])
 
@@ -94,7 +100,7 @@ def test_given_weights_are_one_on_the_average_of_the_rows() -> None:
 def test_balanced_weights_complete_what_is_drawn() -> None:
     """Weights are of what an epoch draws: with half-way draws they do the other half."""
     settings = TrainSettings(class_weights="balanced", resample="sqrt")
-    weights = class_weights(settings, LABELS, NAMES)
+    weights = class_weights(SINGLE, settings, LABELS)
     counts = Counter(LABELS)
     sums = [weights[label] * share for label, share in shares(counts, "sqrt").items()]
     assert sums == pytest.approx([1 / 3] * 3)
@@ -280,7 +286,7 @@ def test_the_tokens_of_an_epoch_are_those_that_are_drawn() -> None:
     for number in range(200):
         sampler.set_epoch(number)
         found.append(sum(sampler.lengths[row] for row in sampler))
-    assert epoch_tokens(examples, "balanced") == pytest.approx(np.mean(found), rel=0.01)
+    assert epoch_tokens(examples, labels, "balanced") == pytest.approx(np.mean(found), rel=0.01)
 
 
 def test_a_resampled_training_goes_on_to_the_same_end(
@@ -324,7 +330,7 @@ def test_rare_classes_get_the_copies_that_they_lack() -> None:
     settings = TrainSettings.model_validate(
         {"augment": ["swap"], "augment_classes": "rare", "copies": 4}
     )
-    copies = copies_of(settings, rows, seed=0)
+    copies = copies_of(SINGLE, settings, rows, seed=0)
     of = [[copies[row] for row in range(50) if LABELS[row] == label] for label in range(3)]
     assert of[0] == [0] * 40
     assert sum(of[1]) == 17 - 8  # the mean of all labels
@@ -332,9 +338,9 @@ def test_rare_classes_get_the_copies_that_they_lack() -> None:
     assert of[2] == [4, 4]  # they lack 15, but no row gives more than 4
     order = list(reversed(range(50)))
     turned = Split([rows.texts[row] for row in order], [LABELS[row] for row in order])
-    assert copies_of(settings, turned, seed=0) == [copies[row] for row in order]
+    assert copies_of(SINGLE, settings, turned, seed=0) == [copies[row] for row in order]
     every = settings.model_copy(update={"augment_classes": "all"})
-    assert copies_of(every, rows, seed=0) == [4] * 50
+    assert copies_of(SINGLE, every, rows, seed=0) == [4] * 50
 
 
 def test_new_rows_are_made_of_rare_ones_only(make: Make) -> None:
@@ -419,7 +425,6 @@ def test_names_that_the_data_do_not_know_are_refused(make: Make, override: str, 
         (["train.loss=kl"], "objective kl is about more than labels"),
         (["distill.train.loss=focal"], "put {name: focal, …} there"),
         (["distill.train.class_weights=balanced", "distill.objectives=[kl]"], "Add ce"),
-        (["train.class_weights=balanced", "train.resample=balanced"], "alike already"),
         (["train.augment_classes=rare"], "because augment names no augmentation"),
         (["train.copies=5"], "because augment names no augmentation"),
         (["distill.imitate.train.class_weights=balanced"], "without labels"),
@@ -436,29 +441,126 @@ def test_what_cannot_be_is_refused(overrides: list[str], told: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-class Several(SingleLabel):
-    """A problem whose rows may have several labels."""
+class Numbers(SingleLabel):
+    """A problem whose rows have no labels."""
 
     exclusive = False
 
+    def classes(self, labels: Sequence[Any]) -> Any:
+        return None
 
-class SeveralLabels(TextClassification):
+
+class NumberTask(TextClassification):
     """A task with such rows."""
 
     def read(self, *given: Any, **named: Any) -> Rows:
         rows = super().read(*given, **named)
-        return Rows(**{**vars(rows), "problem": "Several"})
+        return Rows(**{**vars(rows), "problem": "Numbers"})
 
 
 @pytest.mark.parametrize(
     "override", ["train.class_weights=balanced", "distill.train.resample=sqrt", "train.loss=ce"]
 )
-def test_classes_are_counted_only_where_a_row_has_one(make: Make, override: str) -> None:
+def test_classes_are_counted_only_where_there_are_labels(make: Make, override: str) -> None:
     work = make(override)
-    work.__dict__["task"] = SeveralLabels()
-    told = "is for rows that have exactly one of several labels"
-    with problems.known(Several), pytest.raises(RecipeError, match=told):
+    work.__dict__["task"] = NumberTask()
+    told = "is for rows that have labels"
+    with problems.known(Numbers), pytest.raises(RecipeError, match=told):
         check_possible(work)
+
+
+def test_weights_that_draws_have_made_needless_are_refused(make: Make) -> None:
+    work = make("train.class_weights=balanced", "train.resample=balanced")
+    with pytest.raises(RecipeError, match="draws all labels alike already"):
+        check_possible(work)
+
+
+# Rows with several labels
+
+
+def test_a_row_with_several_labels_counts_as_its_rarest() -> None:
+    assert SEVERAL.classes([*SETS, NONE]) == [0] * 5 + [1] * 2 + [2, 1, 3, UNLABELLED]
+    assert SEVERAL.classes(()) == []
+
+
+@pytest.mark.parametrize("resample", [None, "sqrt", "balanced"])
+def test_balanced_answers_weigh_the_same_label_by_label(resample: Any) -> None:
+    """As often as rows are drawn, those with a label and those without pull alike."""
+    settings = TrainSettings(class_weights="balanced", resample=resample)
+    weights = class_weights(SEVERAL, settings, [*SETS, NONE])
+    sampler = LengthBuckets([4] * 100, 5, 0, SEVERAL.classes(SETS * 10), resample)
+    drawn = np.array([(SETS * 10)[row] for row in sampler])
+    yes = drawn.sum(axis=0) * weights
+    assert yes == pytest.approx((1 - drawn).sum(axis=0), rel=0.1)
+    given = TrainSettings(class_weights={"b": 4.0})
+    assert class_weights(SEVERAL, given, SETS) == (1.0, 4.0, 1.0)
+
+
+@pytest.mark.parametrize("weights", [None, "balanced", {"c": 7.5}])
+def test_the_loss_of_several_labels_is_torchs(weights: Any) -> None:
+    settings = TrainSettings(loss=objectives.get("ce")(), class_weights=weights)
+    torch.manual_seed(0)
+    logits, labels = torch.randn(len(SETS), 3), torch.tensor(SETS)
+    of = torch.tensor(class_weights(SEVERAL, settings, SETS) or (1.0,) * 3)
+    wanted = torch.nn.BCEWithLogitsLoss(pos_weight=of)(logits, labels.float())
+    loss = label_loss(SEVERAL, settings, SETS)
+    assert float(loss(logits, labels)) == pytest.approx(float(wanted), rel=1e-6)
+    more = torch.cat([labels, torch.tensor([NONE])]), torch.cat([logits, torch.randn(1, 3)])
+    assert float(loss(more[1], more[0])) == pytest.approx(float(wanted), rel=1e-6)
+
+
+def test_focal_loss_of_several_labels_counts_sure_answers_less() -> None:
+    """Lin et al.'s own case: each label is a yes or a no."""
+    settings = TrainSettings(loss=objectives.get("focal")(gamma=1.5))
+    torch.manual_seed(0)
+    logits, labels = torch.randn(len(SETS), 3), torch.tensor(SETS)
+    likely = torch.where(labels == 1, logits.sigmoid(), 1 - logits.sigmoid())
+    wanted = -((1 - likely) ** 1.5 * likely.log()).mean()
+    found = label_loss(SEVERAL, settings, SETS)(logits, labels)
+    assert float(found) == pytest.approx(float(wanted), rel=1e-5)
+    sure = torch.where(labels == 1, 80.0, -80.0).requires_grad_()
+    label_loss(SEVERAL, settings, SETS)(sure, labels).backward()  # type: ignore[no-untyped-call]
+    assert sure.grad is not None
+    assert torch.isfinite(sure.grad).all()
+
+
+def test_rare_sets_of_labels_get_copies() -> None:
+    rows = Split([f"text {number}" for number in range(len(SETS))], SETS)
+    settings = TrainSettings.model_validate(
+        {"augment": ["swap"], "augment_classes": "rare", "copies": 4}
+    )
+    copies = copies_of(SEVERAL, settings, rows, seed=0)
+    assert copies[:5] == [0] * 5
+    assert copies[7] == 1  # "c" lacks one of the mean, two
+
+
+def test_a_run_of_several_labels_takes_them_all(
+    tmp_path: Path, tiny_backbone: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "several.jsonl"
+    path.write_text(
+        "".join(
+            json.dumps({"text": text, "label": [label] if number % 8 else [label, "rare"]}) + "\n"
+            for number, (text, label) in enumerate(tiny.rows(120))
+        )
+    )
+    work = workspace(
+        tmp_path / "run", tiny_backbone("bert"), f"data.train={path}",
+        "train.class_weights=balanced", "train.resample=sqrt", "train.loss={name: focal, gamma: 1}",
+        "train.epochs=1", "distill.train.class_weights={rare: 3}",
+        "distill.train.resample=balanced",
+    )  # fmt: skip
+    check_possible(work)
+    assert work.rows.problem == "multi_label"
+    finetune.run(work)
+    told = capsys.readouterr().err
+    assert "rows an epoch, each counted as its rarest label" in told
+    labels = work.rows.train.labels
+    share = np.asarray(labels)[:, work.rows.labels.index("rare")].mean()
+    assert f"rare {class_weights(work.problem, work.recipe.train, labels)[-1]:.2f}" in told
+    assert class_weights(work.problem, work.recipe.train, labels)[-1] < 1 / share - 1
+    ce = learners(work)["student"].objectives[-1]
+    assert ce._weights[work.rows.labels.index("rare")] == 3.0
 
 
 def test_what_is_given_comes_back() -> None:

@@ -18,7 +18,11 @@ _UNLABELLED = -100
 
 
 class _FromLabels(Objective):
-    """What is learnt from labels: the mean over the texts that have one."""
+    """What is learnt from labels: the mean over the texts that have one.
+
+    The form of the labels says what they are: ids ``[batch]``; or 0 and 1 for each of several
+    labels ``[batch, labels]``, each of which is a question of its own with the answers no and yes.
+    """
 
     _weights: tuple[float, ...] = PrivateAttr(())
 
@@ -43,23 +47,34 @@ class _FromLabels(Objective):
         """
         known = labels != _UNLABELLED
         ids = labels.where(known, 0)
-        losses = self._losses(student.logits, ids) * known
+        if labels.ndim == 2:
+            losses = self._losses(_no_and_yes(student.logits), ids.flatten()).view_as(labels)
+        else:
+            losses = self._losses(student.logits, ids)
         if self._weights:
-            losses = losses * losses.new_tensor(self._weights)[ids]
-        return losses.sum() / known.sum().clamp(min=1)
+            own = losses.new_tensor(self._weights)
+            losses = losses * (own.where(ids == 1, 1) if labels.ndim == 2 else own[ids])
+        return (losses * known).sum() / known.sum().clamp(min=1)
 
     def _losses(self, logits: Tensor, ids: Tensor) -> Tensor:
-        """Return the loss of each text, ``[batch]``."""
+        """Return losses ``[choices]`` of logits ``[choices, outcomes]`` and ids ``[choices]``."""
         raise NotImplementedError
+
+
+def _no_and_yes(logits: Tensor) -> Tensor:
+    """Return logits ``[batch × labels, 2]`` whose softmax is the sigmoid of each label's logit."""
+    from torch import stack, zeros_like
+
+    odds = logits.flatten()
+    return stack([zeros_like(odds), odds], dim=1)
 
 
 @objectives.register("ce")
 class CrossEntropy(_FromLabels):
     """Cross-entropy with the labels: what a student without a teacher learns from.
 
-    The form of the labels says what they are: ids ``[batch]``; 0 and 1 for each of several labels
-    ``[batch, labels]``, of which each is a question of its own (binary cross-entropy); or numbers
-    ``[batch]``, whose cross-entropy under a normal distribution is the squared distance.
+    Labels may be numbers ``[batch]`` too, whose cross-entropy under a normal distribution is the
+    squared distance.
 
     Attributes:
         smoothing: Share of a text's probability that is spread evenly over all labels, which keeps
@@ -77,18 +92,13 @@ class CrossEntropy(_FromLabels):
         parts: nn.Module | None,
     ) -> Tensor:
         """Return the mean of the texts that have a label, in nats; 0 if none has."""
-        from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss
+        from torch.nn.functional import mse_loss
 
         own = student.logits
-        if labels.is_floating_point():
-            there = ~labels.isnan()
-            total = mse_loss(own[there, 0], labels[there].to(own.dtype), reduction="sum")
-        elif labels.ndim == 2:
-            there = labels != _UNLABELLED
-            wanted = labels[there].to(own.dtype) * (1 - self.smoothing) + self.smoothing / 2
-            total = binary_cross_entropy_with_logits(own[there], wanted, reduction="sum")
-        else:
+        if not labels.is_floating_point():
             return super().loss(student, teacher, labels, mask, parts)
+        there = ~labels.isnan()
+        total = mse_loss(own[there, 0], labels[there].to(own.dtype), reduction="sum")
         return total / there.sum().clamp(min=1)
 
     def _losses(self, logits: Tensor, ids: Tensor) -> Tensor:

@@ -235,10 +235,8 @@ def _measures(recipe: Recipe, problem: str) -> str:
     known = problems.get(problem)
     # A teacher that is taken as it is has no training; the loss of a student is written otherwise.
     where = "train" if recipe.strategy is not None else "distill.train"
-    keys = []
-    if known.exclusive:
-        keys = [f"{where}.class_weights=balanced", f"{where}.resample=sqrt"]
-        keys += ["train.loss=focal"] if recipe.strategy is not None else []
+    keys = [f"{where}.class_weights=balanced", f"{where}.resample=sqrt"]
+    keys += ["train.loss=focal"] if recipe.strategy is not None else []
     if known.offset_search is not None and "macro_f1" in known.offset_search.metrics:
         keys.append("decide.offsets=macro_f1")
     others = f", and compare on validation rows what else helps: {', '.join(keys)}" if keys else ""

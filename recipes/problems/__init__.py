@@ -46,7 +46,7 @@ class Problem(ABC):
     objectives: ClassVar[Mapping[str, str]] = {}
     #: Whether a number added to all logits of a row changes neither its loss nor its answer.
     shift_free: ClassVar[bool] = False
-    #: Whether a row has exactly one of the labels, so that classes can be counted and weighted.
+    #: Whether a row has exactly one of the labels.
     exclusive: ClassVar[bool] = False
 
     def __init__(
@@ -78,6 +78,15 @@ class Problem(ABC):
     @abstractmethod
     def answers(self, logits: np.ndarray) -> np.ndarray:
         """Return what logits ``[rows, outputs]`` say, in the form of the rows' labels."""
+
+    def classes(self, labels: Sequence[Any]) -> list[int] | None:
+        """Return the class that each row is counted, drawn and copied as; None without classes.
+
+        Args:
+            labels: What the rows say; the class of an `unlabelled` one is -100. A class past those
+                of `labels` is that of rows without any.
+        """
+        return None
 
     def same(self, one: np.ndarray, other: np.ndarray) -> np.ndarray:
         """Tell for each row whether two models' logits ``[rows, outputs]`` give the same answer."""

@@ -36,6 +36,20 @@ class MultiLabel(Problem):
 
         return binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
 
+    def classes(self, labels: Sequence[Any]) -> list[int]:
+        """Return the label of each row that the fewest rows have.
+
+        Drawing a row more often draws all its labels more often: it should be for the rarest.
+        """
+        import numpy as np
+
+        there = np.asarray(labels).reshape(len(labels), len(self.labels))
+        counts = (there == 1).sum(axis=0)
+        rarest = np.where(there == 1, counts, len(labels) + 1).argmin(axis=1)
+        found = np.where((there == 1).any(axis=1), rarest, len(self.labels))
+        own: list[int] = np.where((there < 0).any(axis=1), -100, found).tolist()
+        return own
+
     def constant(self) -> np.ndarray:
         """Return the logarithms of each label's odds."""
         import numpy as np

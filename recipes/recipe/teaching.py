@@ -84,14 +84,17 @@ class TrainSettings(Settings):
             minimizes `DistillSettings.objectives`.
         class_weights: How much a row of each label counts in the loss: ``balanced`` lets all labels
             count the same in sum; or a weight by label name, 1 where none is given. They are scaled
-            to 1 on the average of the rows. In distillation those terms have them that look at
-            labels.
+            to 1 on the average of the rows. Where a row may have several labels, it is how much a
+            row that has the label counts against one that has not, and ``balanced`` lets both
+            count the same in sum, label by label. In distillation those terms have them that look
+            at labels.
         resample: How often rows of each label are drawn in an epoch, which stays as long as it is:
             all labels alike (``balanced``), or by the square roots of their numbers of rows
-            (``sqrt``), half-way there; null to read every row once.
+            (``sqrt``), half-way there; null to read every row once. A row with several labels is
+            drawn as its rarest one.
         augment: Ways to make new texts of the training texts, which go by the same labels.
         augment_classes: Of which labels: all, or those with fewer rows than the mean label, which
-            get as many as they lack.
+            get as many as they lack; a row with several labels counts as its rarest one.
         copies: New texts for each training text, if `augment` names any; with
             ``augment_classes: rare`` the most of them.
         metric: Validation metric that picks the best epoch, by name; null for the problem's own
@@ -128,11 +131,6 @@ class TrainSettings(Settings):
             raise ValueError(
                 f"copies={self.copies} has no effect, because augment names no augmentation. Name "
                 "one, such as augment=[swap], or leave it out"
-            )
-        if self.class_weights == self.resample == "balanced":
-            raise ValueError(
-                "class_weights=balanced has no effect with resample=balanced, which draws all "
-                "labels alike already. Leave one of them out"
             )
         return self
 

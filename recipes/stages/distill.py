@@ -6,7 +6,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from distill import Objective, objectives
 from distill.learner import Learner
@@ -55,8 +55,8 @@ def run(work: Workspace) -> None:
             shutil.rmtree(work.folder / name, ignore_errors=True)
     start, known, train = lesson.start, lesson.known, settings.train
     if settings.alone == "reading":
-        read = train.epochs * epoch_tokens(lesson.examples, train.resample) + lesson.earlier
-        epochs = round(read / epoch_tokens(known, train.resample))
+        read = train.epochs * _tokens(work, train, lesson.examples) + lesson.earlier
+        epochs = round(read / _tokens(work, train, known))
         train = train.model_copy(update={"epochs": max(1, epochs)})
     terms = _weighted(work, called_here(work.problem, label_terms(settings.objectives)), known)
     learner = Learner(start.alone, terms, None, start.pair)
@@ -114,7 +114,7 @@ def _teach(work: Workspace, name: str, teacher: PreTrainedModel, lesson: _Lesson
     settings, start, before = work.recipe.distill, lesson.start, lesson.before
     begun = time.perf_counter() - (before.seconds if before is not None else 0)
     taught = signals(work, teacher, start, lesson.texts)
-    say_measures(settings.train, _labels(lesson.examples), work.rows.labels)
+    say_measures(work.problem, settings.train, _labels(lesson.examples))
     terms = _weighted(work, called_here(work.problem, settings.objectives), lesson.examples)
     learner = Learner(start.student, terms, taught, start.pair)
     notes = _notes(work, lesson.more, before)
@@ -151,12 +151,18 @@ def _weighted(
     work: Workspace, terms: Sequence[Objective], examples: Sequence[Example]
 ) -> list[Objective]:
     """Let the terms that look at labels have the weights that the recipe asks for."""
-    weights = class_weights(work.recipe.distill.train, _labels(examples), work.rows.labels)
+    weights = class_weights(work.problem, work.recipe.distill.train, _labels(examples))
     return [term.weighted(weights) for term in terms]
 
 
-def _labels(examples: Sequence[Example]) -> list[int]:
+def _labels(examples: Sequence[Example]) -> list[Any]:
     return [example["labels"] for example in examples]
+
+
+def _tokens(work: Workspace, train: TrainSettings, examples: Sequence[Example]) -> float:
+    """Return the tokens of an epoch."""
+    classes = work.problem.classes(_labels(examples)) if train.resample else None
+    return epoch_tokens(examples, classes or (), train.resample)
 
 
 def _learn(
@@ -196,7 +202,7 @@ def _learn(
     )
     if not is_main():
         return
-    passed = epoch_tokens(examples, settings.resample)
+    passed = _tokens(work, settings, examples)
     student.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     work.save_history(name, trained.history)
