@@ -410,12 +410,14 @@ def test_a_strategy_from_outside_runs_through_plugin(
     ids=["student by name", "live teacher, float32"],
 )
 def test_other_ways_through_the_chain(
-    tiny_backbone: Make, arguments: Callable[..., list[str]], tmp_path: Path, more: list[str]
+    whole: Path, arguments: Callable[..., list[str]], tmp_path: Path, more: list[str]
 ) -> None:
     # Another architecture with other tokens, so that tokens differ between teacher and student.
     other = tiny.backbone(tmp_path / "other", "distilbert", layers=1, width=16, extra=3)
     out = tmp_path / "out"
-    given = arguments(out, *(word.replace("BACKBONE", str(other)) for word in more))
+    shutil.copytree(whole, out)
+    changed = (word.replace("BACKBONE", str(other)) for word in more)
+    given = arguments(out, "--from", "distill", *changed)
     if "BACKBONE" in more[0]:
         given[given.index("distill.student.layers=2")] = "distill.student.layers=null"
     assert main(given) in (0, 2)
