@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -13,6 +13,10 @@ from distill.signals import Need, Outputs, Signals, Wants
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+
+#: What a text says: the id of its label, for each of several labels whether it has it, or a number.
+LabelForm = Literal["id", "several", "number"]
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,8 @@ class Objective(BaseModel):
     paper: ClassVar[str] = ""
     #: What the teacher has to give; empty if no teacher is needed.
     needs: ClassVar[frozenset[Need]] = frozenset()
+    #: The forms of labels that it can hold answers against; all, if it does not look at them.
+    takes: ClassVar[frozenset[LabelForm]] = frozenset(get_args(LabelForm))
 
     weight: float = Field(default=1.0, gt=0)
     since: float = Field(default=0.0, ge=0, lt=1)
@@ -125,7 +131,9 @@ class Objective(BaseModel):
         Args:
             student: The student's answer, with what `needs` names and the logits.
             teacher: The teacher's answer, likewise; None only if `needs` is empty.
-            labels: Label ids ``[batch]``; -100 for a text that has none.
+            labels: In a form that it `takes`: label ids ``[batch]``; 0 and 1 for each of several
+                labels ``[batch, labels]``; -100 for a text that has none. Or numbers ``[batch]``,
+                not a number for a text that has none.
             mask: 1 for tokens and 0 for padding, ``[batch, length]``.
             parts: What `parts` returned.
         """

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from distill import objectives
 from distill.builtin.prediction import CrossEntropy
-from distill.objective import Objective
+from distill.objective import LabelForm, Objective
 from distill.signals import Outputs
 from recipes.console import say
 from recipes.errors import RecipeError
@@ -137,11 +137,18 @@ def called_here(problem: Problem, given: Sequence[Objective]) -> tuple[Objective
         given: The terms, as the recipe calls them.
 
     Raises:
-        RecipeError: A field of a term means nothing in the one that takes its place.
+        RecipeError: A term is for other labels, or a field of it means nothing in the one that
+            takes its place.
     """
     found = []
+    form = _form(problem)
     for objective in given:
         name = objectives.name_of(type(objective))
+        if form not in objective.takes:
+            raise RecipeError(
+                f"The objective {name} is not for {problems.name_of(type(problem))} data, in which "
+                f"{_FORMS[form]}. Leave it out, or take ce, which is for all."
+            )
         other = problem.objectives.get(name, name)
         if other == name:
             found.append(objective)
@@ -240,6 +247,12 @@ def copies_of(problem: Problem, settings: TrainSettings, rows: Split, seed: int)
     return copies
 
 
+#: What rows say, in words.
+_FORMS: dict[LabelForm, str] = {
+    "id": "a row has one label",
+    "several": "a row may have several labels",
+    "number": "a row has a number",
+}
 #: Keys of a training that are about classes.
 _MEASURES = ("loss", "class_weights", "resample", "augment_classes")
 
@@ -250,6 +263,12 @@ def _default(name: str) -> Any:
 
 def _trainings(work: Workspace) -> list[tuple[str, TrainSettings]]:
     return [("train", work.recipe.train), ("distill.train", work.recipe.distill.train)]
+
+
+def _form(problem: Problem) -> LabelForm:
+    if problem.exclusive:
+        return "id"
+    return "number" if problem.classes(()) is None else "several"
 
 
 def _check_names(key: str, given: Sequence[str], names: Sequence[str]) -> None:

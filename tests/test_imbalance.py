@@ -23,7 +23,7 @@ from adapters.strategy import learned_state
 from adapters.training import last_checkpoint
 from distill import objectives
 from recipes.errors import RecipeError
-from recipes.imbalance import class_weights, copies_of, draws, label_loss, shares
+from recipes.imbalance import called_here, class_weights, copies_of, draws, label_loss, shares
 from recipes.preflight import check_possible
 from recipes.problems import problems
 from recipes.problems.metrics import higher_is_better
@@ -473,6 +473,24 @@ def test_weights_that_draws_have_made_needless_are_refused(make: Make) -> None:
     work = make("train.class_weights=balanced", "train.resample=balanced")
     with pytest.raises(RecipeError, match="draws all labels alike already"):
         check_possible(work)
+
+
+@pytest.mark.parametrize(
+    ("problem", "name", "told"),
+    [
+        ("regression", "focal", "not for regression data, in which a row has a number"),
+        ("regression", "soft_ordinal", "take ce, which is for all"),
+        ("multi_label", "soft_ordinal", "in which a row may have several labels"),
+    ],
+)
+def test_a_student_cannot_learn_from_labels_of_another_form(
+    problem: str, name: str, told: str
+) -> None:
+    """A run that would only stop in the student's first step is not begun."""
+    known = problems.get(problem)(NAMES)
+    with pytest.raises(RecipeError, match=told):
+        called_here(known, [objectives.get("kl")(), objectives.get(name)()])
+    assert called_here(known, [objectives.get("kl")(), objectives.get("ce")()])
 
 
 # Rows with several labels

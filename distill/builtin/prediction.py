@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 
 from pydantic import Field, PrivateAttr
 
-from distill.objective import Objective, objectives
+from distill.objective import LabelForm, Objective, objectives
 from distill.signals import Need, Outputs, Signals
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ class _FromLabels(Objective):
     The form of the labels says what they are: ids ``[batch]``; or 0 and 1 for each of several
     labels ``[batch, labels]``, each of which is a question of its own with the answers no and yes.
     """
+
+    takes: ClassVar[frozenset[LabelForm]] = frozenset({"id", "several"})
 
     _weights: tuple[float, ...] = PrivateAttr(())
 
@@ -81,6 +83,8 @@ class CrossEntropy(_FromLabels):
             a model from becoming too sure (Szegedy et al., 2016, arXiv:1512.00567).
     """
 
+    takes: ClassVar[frozenset[LabelForm]] = Objective.takes
+
     smoothing: float = Field(default=0.0, ge=0, lt=1)
 
     def loss(
@@ -137,6 +141,7 @@ class SoftOrdinal(_FromLabels):
     """
 
     paper: ClassVar[str] = "Díaz and Marathe, 2019, CVPR, Soft Labels for Ordinal Regression"
+    takes: ClassVar[frozenset[LabelForm]] = frozenset({"id"})
 
     def _losses(self, logits: Tensor, ids: Tensor) -> Tensor:
         return soft_ordinal_loss(logits, ids)
