@@ -139,6 +139,16 @@ def projections(pair: Pair, count: int) -> nn.ModuleList | None:
     return nn.ModuleList(nn.Linear(pair.student_width, pair.teacher_width) for _ in range(count))
 
 
+def squared(own: Tensor, target: Tensor) -> Tensor:
+    """Return the mean squared difference over the last axis, which is left out.
+
+    torch's own loss takes half the time of a difference, its square and the way back through both.
+    """
+    from torch.nn.functional import mse_loss
+
+    return mse_loss(own, target, reduction="none").mean(dim=-1)
+
+
 def token_mean(values: Tensor, mask: Tensor) -> Tensor:
     """Return the mean of ``[batch, length]`` over all tokens of the batch, padding left out."""
     return (values * mask).sum() / mask.sum()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from distill.builtin.layerwise import Layerwise, check_tokens, projections, token_mean
+from distill.builtin.layerwise import Layerwise, check_tokens, projections, squared, token_mean
 from distill.objective import Objective, Pair, objectives
 from distill.signals import Need, Outputs, Signals
 
@@ -26,7 +26,7 @@ class Hidden(Layerwise):
 
     def distance(self, own: Tensor, target: Tensor, mask: Tensor) -> Tensor:
         """Return the mean squared difference over width and tokens."""
-        return token_mean((own - target).square().mean(dim=-1), mask)
+        return token_mean(squared(own, target), mask)
 
 
 @objectives.register("cosine")
@@ -83,4 +83,4 @@ class Embeddings(Objective):
         assert target is not None
         if isinstance(parts, nn.ModuleList):
             own = parts[0](own)
-        return token_mean((own - target).square().mean(dim=-1), mask)
+        return token_mean(squared(own, target), mask)
