@@ -19,7 +19,7 @@ from recipes.ledger import Ledger
 from recipes.pipeline import PROGRESS, RECIPE
 from recipes.reading import changes
 from recipes.recipe import Recipe
-from recipes.reuse import TEACHER, same_teacher, take_teacher
+from recipes.reuse import BASELINE, TEACHER, agrees, take_over
 
 
 class BusyError(RecipeError):
@@ -107,25 +107,31 @@ class Run:
                 "Compare elsewhere (--out DIR), or remove that folder. Nothing was started."
             )
 
-    def donor(self, runs: Sequence[Run]) -> Run | None:
-        """Return the first run whose finished teacher this one can start from.
+    def donor(self, runs: Sequence[Run]) -> tuple[Run, str] | None:
+        """Return the first run whose finished teacher, or else baselines, this one can start from.
 
         Args:
             runs: All of the comparison.
 
         Returns:
-            None if there is no such run, or this one has begun.
+            The run, and the last stage that is taken over of it; None if there is no such run, or
+            this one has begun.
         """
         if self.folder.exists():
             return None
-        others = (run for run in runs if run is not self and run.is_finished(TEACHER))
-        return next((run for run in others if same_teacher(run.recipe, self.recipe)), None)
+        for stage in (TEACHER, BASELINE):
+            for run in runs:
+                done = run is not self and stage in run.progress.get("finished", [])
+                measured = done and any(row.stage == stage for row in run.ledger)
+                if measured and agrees(run.recipe, self.recipe, stage):
+                    return run, stage
+        return None
 
     def start(
         self,
         recipe: str,
         options: Sequence[str],
-        donor: Run | None = None,
+        donor: tuple[Run, str] | None = None,
         *,
         module: str = "recipes.run",
         started: Callable[[Popen[bytes]], None] | None = None,
@@ -135,7 +141,7 @@ class Run:
         Args:
             recipe: The recipe's name.
             options: Further words of the command.
-            donor: The run whose teacher is used again.
+            donor: From `donor`.
             module: The command.
             started: Is given the child, for whoever may want to end it from another thread.
 
@@ -148,7 +154,8 @@ class Run:
         with self.log.open("ab") as log:
             self._lock(log.fileno())
             if donor is not None:
-                take_teacher(donor.folder, self.folder, self.recipe)
+                other, stage = donor
+                take_over(other.folder, self.folder, self.recipe, stage)
             command += ["--resume"] if self.folder.is_dir() else []
             before = log.tell()
             # Nothing is written to its input: it ends when this process does, however it does.

@@ -32,6 +32,7 @@ from recipes.reporting.comparison_classes import rarest
 from recipes.reporting.comparison_students import gain_of
 from recipes.reporting.learning_curve import curve_figures
 from recipes.reporting.summary import named
+from recipes.reuse import TEACHER
 
 COMPARED, FAILED = 0, 1
 _EPILOG = """\
@@ -63,7 +64,8 @@ is drawn as well; the test rows are the same in every cell.
 
 With --to distill each run trains its students too, and the gain of the student over the one
 without a teacher is told with its interval. A run that differs from a finished one only in how its
-students learn starts from that one's teacher.
+students learn starts from that one's teacher; one with the same rows and backbone, from its
+baselines.
 
 The same command again goes on where it stopped, and uses what is finished.
 
@@ -186,8 +188,9 @@ def _run_all(runs: Sequence[Run], options: argparse.Namespace) -> dict[Path, str
             head = f"[{number}/{len(runs)}] {run.title}"
             finished = run.is_finished(options.to)
             if not finished:
-                if donor := run.donor(runs):
-                    print_above(bar, f"{head}: teacher of {donor.title}, used again")
+                donor = run.donor(runs)
+                if donor is not None and donor[1] == TEACHER:
+                    print_above(bar, f"{head}: teacher of {donor[0].title}, used again")
                 if fault := run.start(options.recipe, words, donor).fault:
                     faults[run.folder] = fault
             told = "done before" if finished else _told(run, faults, options.to)

@@ -1,4 +1,4 @@
-"""A run that starts from another run's teacher instead of training the same one again."""
+"""A run that starts from what another run has finished instead of computing the same again."""
 
 from __future__ import annotations
 
@@ -13,52 +13,68 @@ from recipes.reading import differences, plain
 from recipes.recipe import Recipe
 from recipes.stages import SIGNALS, STAGES
 
-#: The last stage that is shared.
-TEACHER = "merge"
-_SHARED = STAGES[: [stage.name for stage in STAGES].index(TEACHER) + 1]
-_LATER = STAGES[len(_SHARED) :]
-#: Folders that are taken over: those of the shared stages, and what the teacher has answered.
-_FOLDERS = (*(name for stage in _SHARED for name in stage.folders), SIGNALS)
+#: The last stages that two runs may share: all up to the teacher, or what is known without one.
+TEACHER, BASELINE = "merge", "baseline"
+_NAMES = [stage.name for stage in STAGES]
 #: What belongs to single rows of the ledger and may be written over: no link, but a copy.
 _BY_ROW = ("predictions", "curves")
 
 
-def same_teacher(one: Recipe, other: Recipe) -> bool:
-    """Tell whether two recipes train the same teacher: up to the merge all of their rows agree."""
-    changed = differences(plain(one), plain(other))
-    if "distill.train.precision" in changed:  # a machine without it says so in the teacher's row
+def agrees(one: Recipe, other: Recipe, stage: str) -> bool:
+    """Tell whether up to a stage all rows of two recipes agree.
+
+    Args:
+        one: A recipe.
+        other: Another.
+        stage: `TEACHER`, or `BASELINE`, which a seed changes only where it draws rows.
+    """
+    changed = set(differences(plain(one), plain(other)))
+    if {"distill.student.model", "distill.teachers"} & changed and one.data.max_length is None:
+        return False  # the shortest limit of all models cuts all texts
+    if stage == BASELINE:
+        drawn = one.data.fraction < 1 or one.data.per_class is not None
+        if not (drawn and one.data.draw_seed is None) and one.phases is None:
+            changed -= {"seed"}
+    elif "distill.train.precision" in changed:  # a machine without it says so in the teacher's row
         return False
-    others = {"distill.student.model", "distill.teachers"}
-    if others & set(changed) and one.data.max_length is None:
-        return False  # the shortest limit of all models cuts the teacher's texts too
-    return all(any(stage.reads(key) for stage in _LATER) for key in changed)
+    return all(_first_reader(key) > _NAMES.index(stage) for key in changed)
 
 
-def take_teacher(other: Path, folder: Path, recipe: Recipe) -> None:
-    """Make the folder of a run that has finished everything up to the merge.
+def _first_reader(key: str) -> int:
+    """Return the number of the first stage that depends on a key."""
+    return max(range(len(STAGES)), key=lambda number: (STAGES[number].reads(key), -number))
+
+
+def take_over(other: Path, folder: Path, recipe: Recipe, stage: str) -> None:
+    """Make the folder of a run that has finished everything up to a stage.
 
     Models are hard links where the file system has them. An interruption leaves no folder that
     could be taken for a run.
 
     Args:
-        other: The folder of a run that has finished the merge.
+        other: The folder of a run that has finished the stage.
         folder: The new run's folder, which must not be there yet.
-        recipe: The new run's recipe; see `same_teacher`.
+        recipe: The new run's recipe; see `agrees`.
+        stage: `TEACHER` or `BASELINE`.
     """
+    last = _NAMES.index(stage) + 1
+    finished, later = _NAMES[:last], _NAMES[last:]
+    folders = [name for shared in STAGES[:last] for name in shared.folders]
+    if stage == TEACHER:
+        folders.append(SIGNALS)  # what the teacher has answered
     made = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(made, ignore_errors=True)
     made.mkdir(parents=True)
-    for name in (name for name in _FOLDERS if (other / name).is_dir()):
+    for name in (name for name in folders if (other / name).is_dir()):
         shutil.copytree(other / name, made / name, copy_function=_link)
     shutil.copy2(other / "ledger.json", made)
     ledger = Ledger(made / "ledger.json")
-    later = {row.name for row in ledger if row.stage in {stage.name for stage in _LATER}}
-    ledger.drop_stages([stage.name for stage in _LATER])
-    for part in _BY_ROW:
+    dropped = {row.name for row in ledger if row.stage in later}
+    ledger.drop_stages(later)
+    for part in (part for part in _BY_ROW if (other / part).is_dir()):
         (made / part).mkdir()
-        for path in (path for path in (other / part).iterdir() if path.stem not in later):
+        for path in (path for path in (other / part).iterdir() if path.stem not in dropped):
             shutil.copy2(path, made / part)
-    finished = [stage.name for stage in _SHARED]
     progress = json.loads((other / PROGRESS).read_text(encoding="utf-8"))
     write_json(made / PROGRESS, {**progress, "finished": finished})
     write_recipe(recipe, made)

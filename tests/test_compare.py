@@ -44,7 +44,7 @@ from recipes.reporting.comparison_chart import comparison_chart
 from recipes.reporting.comparison_classes import Rarest, rarest
 from recipes.reporting.comparison_students import gain_of
 from recipes.reporting.learning_curve import learning_curve
-from recipes.reuse import same_teacher, take_teacher
+from recipes.reuse import BASELINE, TEACHER, agrees, take_over
 from recipes.run import main as run
 
 Make = Callable[[str], Path]
@@ -297,7 +297,8 @@ def test_stopped_in_a_run_it_goes_on_there(
     command = [sys.executable, "-m", "recipes.compare", *given]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as child:
         folder = out / "rank=4" / "seed-0"
-        while not _finished(folder) and child.poll() is None:
+        log = folder.with_name("seed-0.log")
+        while not (log.exists() and "] finetune" in log.read_text()) and child.poll() is None:
             time.sleep(0.02)
         child.send_signal(signal.SIGTERM)
         _, said = child.communicate()
@@ -306,9 +307,8 @@ def test_stopped_in_a_run_it_goes_on_there(
     assert _finished(folder) == ["baseline"]
     assert "Another process" not in said
     assert main(given) == 0
-    log = (out / "rank=4" / "seed-0.log").read_text()
-    assert "baseline: done before" in log
-    assert "] merge" not in log
+    assert "baseline: done before" in log.read_text()
+    assert "] merge" not in log.read_text()
     assert "rank=2, seed 0: done before" in capfd.readouterr().err
 
 
@@ -398,6 +398,9 @@ def test_the_same_teacher_is_trained_once(taught: tuple[Path, str]) -> None:
         assert "merge: done before" in log
         assert "distill: done before" not in log
     assert said.count("used again") == 2
+    # The rows and the backbone are those of the first run: so are the baselines.
+    logs = [(out / first / f"seed-{seed}.log").read_text() for seed in (0, 1)]
+    assert ["baseline: done before" in log for log in logs] == [False, True]
     weights = "merged/model.safetensors"
     one, other = ((out / cell / "seed-0" / weights).stat() for cell in (first, second))
     assert one.st_ino == other.st_ino
@@ -428,7 +431,7 @@ def test_a_run_with_a_used_teacher_is_the_same_as_one_of_its_own(
 def test_what_changes_the_teacher_is_not_shared() -> None:
     def teachers_agree(*overrides: str, base: str = "seed=0") -> bool:
         one, other = (read_recipe("lora_cls", [base, *more], []) for more in ((), overrides))
-        return same_teacher(one, other)
+        return agrees(one, other, TEACHER)
 
     assert teachers_agree(
         "distill.student.layers=2", "distill.train.epochs=9", "export.optimize=none"
@@ -440,6 +443,24 @@ def test_what_changes_the_teacher_is_not_shared() -> None:
     model = "distill.student.model=mpnet-base"
     assert not teachers_agree(model)  # it may take shorter texts only
     assert teachers_agree(model, base="data.max_length=64")
+
+
+def test_what_changes_the_baselines_is_not_shared() -> None:
+    def baselines_agree(*overrides: str, base: str = "device=cpu") -> bool:
+        one, other = (read_recipe("lora_cls", [base, *more], []) for more in ((), overrides))
+        return agrees(one, other, BASELINE)
+
+    assert baselines_agree("seed=1", "strategy=dora", "train.epochs=9", "data.slices=[topic]")
+    assert not baselines_agree("train.precision=float32")
+    assert not baselines_agree("backbone.quantization=none")
+    assert not baselines_agree("data.test_fraction=0.3")
+    assert not baselines_agree("threads=1")
+    for drawn in ("data.fraction=0.5", "data.per_class=16"):
+        assert not baselines_agree("seed=1", base=drawn)
+        assert baselines_agree("strategy=dora", base=drawn)
+    assert baselines_agree("seed=1", "data.draw_seed=3", base="data={fraction: 0.5, draw_seed: 3}")
+    assert not baselines_agree("seed=1", base="phases.classes=2")
+    assert not baselines_agree("distill.student.model=mpnet-base")
 
 
 def test_an_interrupted_start_leaves_no_run(
@@ -460,9 +481,9 @@ def test_an_interrupted_start_leaves_no_run(
 
     monkeypatch.setattr("recipes.reuse.os.link", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        take_teacher(other, folder, recipe)
+        take_over(other, folder, recipe, TEACHER)
     assert not folder.exists()
-    take_teacher(other, folder, recipe)
+    take_over(other, folder, recipe, TEACHER)
     assert [path.name for path in folder.parent.iterdir()] == ["seed-0"]
     assert _finished(folder) == ["baseline", "finetune", "merge"]
     names = ["majority", "tfidf-logreg", "frozen-logreg", "teacher", "merged"]

@@ -202,7 +202,7 @@ class Crew:
                 break
         return ended
 
-    def _started(self, run: Run, options: Sequence[str], donor: Run | None) -> Ended:
+    def _started(self, run: Run, options: Sequence[str], donor: tuple[Run, str] | None) -> Ended:
         waited = time.monotonic() + _ENDING
         kept: list[Popen[bytes]] = []
 
@@ -224,9 +224,9 @@ class Crew:
             finally:
                 self._children -= set(kept)
 
-    def _donor(self, run: Run, earlier: Sequence[Trial]) -> Run | None:
-        """Return a finished trial's run whose teacher this one can start from."""
-        if self._plan.target == "teacher" or run.folder.exists():
+    def _donor(self, run: Run, earlier: Sequence[Trial]) -> tuple[Run, str] | None:
+        """Return a finished trial's run that this one can start from; see `Run.donor`."""
+        if run.folder.exists():
             return None
         finished = [trial.number for trial in earlier if trial.state != "running"]
         places = [self._study.place(number) / run.folder.name for number in finished]
