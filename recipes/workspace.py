@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 #: Length in tokens that is read at once unless the recipe says otherwise.
 _USUAL_LENGTH = 256
 SPLITS = ("validation", "test")
+#: Seconds after which a bar is shown.
+_SOON = 4
 
 
 class Workspace:
@@ -301,6 +303,8 @@ def by_length(
 ) -> np.ndarray:
     """Return the answers to all examples, in their order, computed in batches of like length.
 
+    On a terminal a bar shows how far it is, if it takes more than a few seconds.
+
     Args:
         call: Answers a collated batch, ``[batch, …]``.
         examples: From `Workspace.examples`.
@@ -308,12 +312,19 @@ def by_length(
         batch_size: Rows a call.
     """
     import numpy as np
+    from tqdm import tqdm
 
-    order = sorted(range(len(examples)), key=lambda row: len(examples[row]["input_ids"]))
-    parts = [
-        call(collate([examples[row] for row in order[first : first + batch_size]]))
-        for first in range(0, len(order), batch_size)
-    ]
+    lengths = [len(example["input_ids"]) for example in examples]
+    order = sorted(range(len(examples)), key=lengths.__getitem__)
+    parts = []
+    with tqdm(
+        total=sum(lengths), desc="  reading", unit=" tokens", unit_scale=True, delay=_SOON,
+        leave=False, disable=None,
+    ) as bar:  # fmt: skip
+        for first in range(0, len(order), batch_size):
+            rows = order[first : first + batch_size]
+            parts.append(call(collate([examples[row] for row in rows])))
+            bar.update(sum(lengths[row] for row in rows))
     answers = np.concatenate(parts)
     back = np.empty_like(answers)
     back[order] = answers
