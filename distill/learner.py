@@ -78,7 +78,7 @@ class Learner(nn.Module):
         """Answer a batch.
 
         Args:
-            labels: Label ids ``[batch]``; -100 for a text that has none.
+            labels: Of each text, in a form of `distill.objective.LabelForm`; see `Objective.loss`.
             texts: The batch's texts; needed in training whenever there is a teacher.
             windows: Which rows of the inputs are of which text; None if each text is one row.
             **inputs: The student's inputs, ``[rows, length]`` each.

@@ -86,6 +86,15 @@ class Run:
         """Tell whether a stage has finished, and what it measured is there."""
         return stage in self.progress.get("finished", []) and "teacher" in self.ledger
 
+    def _has(self, stage: str) -> bool:
+        """Tell whether a stage has finished and its rows can be read."""
+        try:
+            return stage in self.progress.get("finished", []) and any(
+                row.stage == stage for row in self.ledger
+            )
+        except RecipeError:
+            return False  # a damaged ledger is nothing to start from
+
     def check_folder(self) -> None:
         """Check that nothing else has run in the folder.
 
@@ -121,9 +130,7 @@ class Run:
             return None
         for stage in (TEACHER, BASELINE):
             for run in runs:
-                done = run is not self and stage in run.progress.get("finished", [])
-                measured = done and any(row.stage == stage for row in run.ledger)
-                if measured and agrees(run.recipe, self.recipe, stage):
+                if run is not self and run._has(stage) and agrees(run.recipe, self.recipe, stage):
                     return run, stage
         return None
 

@@ -16,6 +16,7 @@ from distill.signals import Outputs
 from recipes.console import say
 from recipes.errors import RecipeError
 from recipes.problems import Problem, problems
+from recipes.problems.classes import Classes
 from recipes.recipe import Resample, TrainSettings
 from recipes.tasks import UNLABELLED, Split
 from recipes.tasks.wording import listed, shown
@@ -56,10 +57,11 @@ def check_measures(work: Workspace) -> None:
 def class_weights(
     problem: Problem, settings: TrainSettings, labels: Sequence[Any]
 ) -> tuple[float, ...]:
-    """Return how much a row with each label counts; one without rows weighs 1.
+    """Return how much a row with each label counts.
 
     Where a row has exactly one label, the weights are 1 on the average of the rows that are drawn,
-    and ``balanced`` lets all labels weigh the same in sum, as scikit-learn's ``balanced`` does.
+    and ``balanced`` lets all labels weigh the same in sum, as scikit-learn's ``balanced`` does. A
+    label without rows weighs 1.
 
     Where it may have several, a weight is that of the rows that have the label in the question
     whether they have it, in which those that have not count 1 (torch's ``pos_weight``), and
@@ -73,28 +75,37 @@ def class_weights(
     Returns:
         A weight for each label; nothing if none is asked for.
     """
-    if settings.class_weights is None:
+    asked = settings.class_weights
+    if asked is None:
         return ()
-    if isinstance(settings.class_weights, Mapping):
-        given = {label: settings.class_weights.get(label, 1.0) for label in problem.labels}
-    else:
-        given = {}
-    classes = problem.classes(labels) or []
-    counts = Counter(label for label in classes if label != UNLABELLED)
-    drawn = shares(counts, settings.resample)
+    given = (
+        [asked.get(label, 1.0) for label in problem.labels] if isinstance(asked, Mapping) else []
+    )
+    if given and not problem.exclusive:
+        return tuple(given)
+    classes = _classes(problem, labels)
+    drawn = shares(classes, settings.resample)
     if not problem.exclusive:
-        there = [0.0] * len(problem.labels)
-        for row, label in zip(labels, classes, strict=True):
-            for place in range(len(there)) if label != UNLABELLED else ():
-                there[place] += row[place] * drawn[label] / counts[label]
-        even = [1 / share - 1 if 0 < share < 1 else 1.0 for share in there]
-        return tuple(given.values()) or tuple(even)
-    raw = {
-        label: given[problem.labels[label]] if given else 1 / (len(counts) * share)
-        for label, share in drawn.items()
-    }
+        return _yes_against_no(labels, classes, drawn)
+    raw = {label: given[label] if given else 1 / (len(drawn) * drawn[label]) for label in drawn}
     mean = math.fsum(share * raw[label] for label, share in drawn.items())
     return tuple(raw[label] / mean if label in raw else 1.0 for label in range(len(problem.labels)))
+
+
+def _yes_against_no(
+    labels: Sequence[Any], classes: Classes, drawn: Mapping[int, float]
+) -> tuple[float, ...]:
+    """Return how often each label is not drawn against how often it is; 1 for never or always."""
+    import numpy as np
+
+    of = np.asarray(classes.of)
+    there = np.asarray(labels)[of != UNLABELLED] == 1
+    counts = Counter(classes.of)
+    rates = np.array([drawn[label] / counts[label] for label in of[of != UNLABELLED].tolist()])
+    share, every = rates @ there, there.all(axis=0)
+    sometimes = there.any(axis=0) & ~every
+    odds = np.divide(1 - share, share, out=np.ones_like(share), where=sometimes)
+    return tuple(odds.tolist())
 
 
 def label_loss(
@@ -182,48 +193,52 @@ def say_measures(problem: Problem, settings: TrainSettings, labels: Sequence[Any
     if weights := class_weights(problem, settings, labels):
         say(f"  class weights: {_by_name(names, dict(enumerate(weights)), '.2f')}")
     if settings.resample is not None:
-        counts = Counter(label for label in problem.classes(labels) or () if label != UNLABELLED)
-        drawn = _by_name(names, draws(counts, settings.resample), ",")
+        found = draws(_classes(problem, labels), settings.resample)
+        found.pop(UNLABELLED, None)
+        drawn = _by_name(names, found, ",")
         each = "" if problem.exclusive else ", each counted as its rarest label"
         say(f"  rows an epoch{each}: {drawn}")
 
 
-def shares(counts: Mapping[int, int], resample: Resample | None) -> dict[int, float]:
-    """Return which share of all draws each class has.
+def shares(classes: Classes, resample: Resample | None) -> dict[int, float]:
+    """Return which share of all draws the rows of each class have; unlabelled rows are no class.
+
+    A row is drawn the more often, the fewer rows have the label that its class stands for.
 
     Args:
-        counts: Rows of each class, at least one.
+        classes: The class of each row.
         resample: How often classes are drawn; None for as often as they have rows.
     """
-    power = {None: 1.0, "sqrt": 0.5, "balanced": 0.0}[resample]
-    total = sum(count**power for count in counts.values())
-    return {label: count**power / total for label, count in counts.items()}
+    power = {None: 0.0, "sqrt": -0.5, "balanced": -1.0}[resample]
+    counts = Counter(label for label in classes.of if label != UNLABELLED)
+    drawn = {label: count * classes.sizes[label] ** power for label, count in counts.items()}
+    return {label: part / sum(drawn.values()) for label, part in drawn.items()}
 
 
-def draws(counts: Mapping[int, int], resample: Resample | None) -> dict[int, int]:
+def draws(classes: Classes, resample: Resample | None) -> dict[int, int]:
     """Return how many rows of each class an epoch draws, as many together as there are.
 
     Args:
-        counts: Rows of each class; what stands under `UNLABELLED` keeps its number.
+        classes: The class of each row; rows that are `UNLABELLED` keep their number.
         resample: How often classes are drawn; None for as often as they have rows.
     """
-    known = {label: count for label, count in counts.items() if label != UNLABELLED}
-    total = sum(known.values())
-    exact = {label: total * share for label, share in shares(known, resample).items()}
+    counts = Counter(classes.of)
+    total = len(classes.of) - counts[UNLABELLED]
+    exact = {label: total * share for label, share in shares(classes, resample).items()}
     found = {label: int(wanted) for label, wanted in exact.items()}
     # The largest remainders are rounded up; of equal ones, those of the first classes.
     short = total - sum(found.values())
     for label in sorted(exact, key=lambda label: (found[label] - exact[label], label))[:short]:
         found[label] += 1
-    return {label: found.get(label, count) for label, count in sorted(counts.items())}
+    return {label: found.get(label, count) for label, count in sorted(counts.items()) if count}
 
 
 def copies_of(problem: Problem, settings: TrainSettings, rows: Split, seed: int) -> Sequence[int]:
     """Return how many new texts are made of each row.
 
-    Rare classes, as `Problem.classes` counts them, are those with fewer rows than the mean of all.
-    They get as many copies as they lack, at most `TrainSettings.copies` for each row, and their
-    rows get the same number, give or take one.
+    Rare labels are those with fewer rows than the mean label. They get as many copies as they lack,
+    at most `TrainSettings.copies` for each row of their class, and these rows get the same number,
+    give or take one.
 
     Args:
         problem: Says which class a row is of.
@@ -233,14 +248,15 @@ def copies_of(problem: Problem, settings: TrainSettings, rows: Split, seed: int)
     """
     if settings.augment_classes == "all":
         return [settings.copies] * len(rows)
-    classes = problem.classes(rows.labels) or []
+    classes = _classes(problem, rows.labels)
     rows_of: dict[int, list[int]] = {}
     for row in sorted(range(len(rows)), key=lambda row: rows.texts[row]):
-        rows_of.setdefault(classes[row], []).append(row)
-    mean = round(len(rows) / len(rows_of))
+        rows_of.setdefault(classes.of[row], []).append(row)
+    sizes = [classes.sizes.get(label, 0) for label in range(len(problem.labels))]
+    mean = round(sum(sizes) / sum(size > 0 for size in sizes))
     copies = [0] * len(rows)
-    for own in rows_of.values():
-        whole, rest = divmod(max(0, mean - len(own)), len(own))
+    for label, own in rows_of.items():
+        whole, rest = divmod(max(0, mean - classes.sizes[label]), len(own))
         more = set(Random(seed).sample(own, rest))
         for row in own:
             copies[row] = min(settings.copies, whole + (row in more))
@@ -266,9 +282,17 @@ def _trainings(work: Workspace) -> list[tuple[str, TrainSettings]]:
 
 
 def _form(problem: Problem) -> LabelForm:
-    if problem.exclusive:
-        return "id"
-    return "number" if problem.classes(()) is None else "several"
+    forms: dict[str | None, LabelForm] = {
+        "multi_label_classification": "several", "regression": "number",
+    }  # fmt: skip
+    return forms.get(problem.kind, "id")
+
+
+def _classes(problem: Problem, labels: Sequence[Any]) -> Classes:
+    """Return the classes of rows that have labels; `check_measures` has refused others."""
+    found = problem.classes(labels)
+    assert found is not None
+    return found
 
 
 def _check_names(key: str, given: Sequence[str], names: Sequence[str]) -> None:

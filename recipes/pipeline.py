@@ -121,8 +121,9 @@ def _begin(work: Workspace, from_stage: str | None) -> None:
     for what, value in facts.items():
         if _progress(folder)[what] != value and from_stage != STAGES[0].name:
             raise RecipeError(
-                f"The {what} changed since the run in {folder} began. Put the old files back and "
-                "--resume, or start anew in another folder (--out DIR)."
+                f"The {what} changed since the run in {folder}, or one that it has taken the first "
+                "stages from, began. Put the old files back and --resume, or start anew in another "
+                "folder (--out DIR)."
             )
     if from_stage:
         _rewind(work, from_stage)

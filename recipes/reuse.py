@@ -29,7 +29,8 @@ def agrees(one: Recipe, other: Recipe, stage: str) -> bool:
         stage: `TEACHER`, or `BASELINE`, which a seed changes only where it draws rows.
     """
     changed = set(differences(plain(one), plain(other)))
-    if {"distill.student.model", "distill.teachers"} & changed and one.data.max_length is None:
+    models = {"distill.student.model", "distill.others", "distill.teachers"}
+    if models & changed and one.data.max_length is None:
         return False  # the shortest limit of all models cuts all texts
     if stage == BASELINE:
         drawn = one.data.fraction < 1 or one.data.per_class is not None

@@ -11,6 +11,7 @@ from torch.utils.data import Sampler
 
 from recipes.imbalance import draws
 from recipes.long_text import Drawn, drawn_tokens
+from recipes.problems.classes import Classes
 from recipes.recipe import Resample
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class LengthBuckets(Sampler[int]):
         lengths: Length of each row, in tokens.
         batch_size: Rows that will be batched together.
         seed: Seed of the order.
-        classes: Class of each row, or `recipes.tasks.UNLABELLED`; only for `resample`.
+        classes: Class of each row; only for `resample`.
         resample: How often classes are drawn; None to yield every row once. An epoch has as many
             rows as there are, whatever is drawn: the rows of a class take turns, so that each is
             drawn as often as any other of its class, give or take one. Rows without a class are
@@ -40,7 +41,7 @@ class LengthBuckets(Sampler[int]):
         lengths: Sequence[int],
         batch_size: int,
         seed: int,
-        classes: Sequence[int] = (),
+        classes: Classes | None = None,
         resample: Resample | None = None,
         rows: Drawn | None = None,
     ) -> None:
@@ -50,10 +51,11 @@ class LengthBuckets(Sampler[int]):
         self.seed = seed
         self.epoch = 0
         self._rows_of: dict[int, list[int]] = {}
-        for row, label in enumerate(classes if resample else ()):
-            self._rows_of.setdefault(label, []).append(row)
-        counts = {label: len(rows) for label, rows in self._rows_of.items()}
-        self._draws = draws(counts, resample)
+        self._draws: dict[int, int] = {}
+        if classes is not None and resample is not None:
+            for row, label in enumerate(classes.of):
+                self._rows_of.setdefault(label, []).append(row)
+            self._draws = draws(classes, resample)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose order comes next."""
@@ -94,7 +96,7 @@ class LengthBuckets(Sampler[int]):
 
 def epoch_tokens(
     examples: Sequence[Mapping[str, Any]],
-    classes: Sequence[int] = (),
+    classes: Classes | None = None,
     resample: Resample | None = None,
 ) -> float:
     """Return the tokens of an epoch; with `resample` their mean over epochs.
@@ -104,12 +106,12 @@ def epoch_tokens(
         classes: Class of each; only for `resample`.
         resample: How often classes are drawn.
     """
-    if resample is None:
+    if classes is None or resample is None:
         return sum(map(drawn_tokens, examples))
-    rows, tokens = Counter(classes), Counter[int]()
-    for label, example in zip(classes, examples, strict=True):
+    rows, tokens = Counter(classes.of), Counter[int]()
+    for label, example in zip(classes.of, examples, strict=True):
         tokens[label] += drawn_tokens(example)
-    wanted = draws(rows, resample)
+    wanted = draws(classes, resample)
     return sum(tokens[label] * wanted[label] / rows[label] for label in rows)
 
 

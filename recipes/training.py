@@ -28,6 +28,7 @@ from recipes.callbacks import Clock, Patience, Progress, Speed, watchers
 from recipes.imbalance import label_loss, say_measures
 from recipes.long_text import Drawn
 from recipes.problems import Problem
+from recipes.problems.classes import Classes
 from recipes.problems.metrics import higher_is_better
 from recipes.recipe import Resample, TrainSettings
 from recipes.sampling import LengthBuckets, epoch_tokens
@@ -144,7 +145,7 @@ def fit(
     """
     precision = hardware.bf16_for(settings.precision, allow_fallback)
     classes = problem.classes([row["labels"] for row in train]) if settings.resample else None
-    speed = Speed(epoch_tokens(train, classes or (), settings.resample), hardware.device)
+    speed = Speed(epoch_tokens(train, classes, settings.resample), hardware.device)
     train = Drawn(train, seed)
     metric = settings.metric or problem.headline
     callbacks: list[TrainerCallback] = [Progress(title, metric), speed]
@@ -172,7 +173,7 @@ def fit(
         callbacks=callbacks,
         strategy_callbacks=switches,
         groups=None if strategy is None else partial(call, strategy, "parameter_groups", inner),
-        classes=classes or (),
+        classes=classes,
         resample=settings.resample,
         sampler=sampler,
     )
@@ -308,7 +309,7 @@ class _Trainer(PartTrainer):
     def __init__(
         self,
         *,
-        classes: Sequence[int],
+        classes: Classes | None,
         resample: Resample | None,
         sampler: Sampler[int] | None,
         **named: Any,

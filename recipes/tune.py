@@ -45,7 +45,8 @@ examples:
 Trials are measured by the validation metric that the recipe names (train.metric), and nothing is
 chosen by test rows. The teacher is fine-tuned in each of them; with a key of distill.* or merge.*
 the student is trained too, and its metric counts (distill.train.metric). The first trial is the
-recipe as it stands. A space with no more points than trials is tried in full.
+recipe as it stands. A space with no more points than trials is tried in full. Trials start from
+the baselines, or the teacher, of a finished one where those would be the same.
 
 The same command again goes on where it stopped, with more --trials or another --timeout if you
 like. While it runs, the same command with --resume joins it from another shell; give both their

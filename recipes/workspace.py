@@ -13,6 +13,7 @@ from adapters.classifier import begin_with, load_classifier
 from adapters.hardware import Hardware
 from adapters.strategy import Strategy
 from recipes import assets
+from recipes.console import is_main
 from recipes.errors import RecipeError
 from recipes.ledger import Ledger
 from recipes.long_text import check_room
@@ -319,7 +320,7 @@ def by_length(
     parts = []
     with tqdm(
         total=sum(lengths), desc="  reading", unit=" tokens", unit_scale=True, delay=_SOON,
-        leave=False, disable=None,
+        leave=False, disable=None if is_main() else True,
     ) as bar:  # fmt: skip
         for first in range(0, len(order), batch_size):
             rows = order[first : first + batch_size]

@@ -26,6 +26,7 @@ from recipes.errors import RecipeError
 from recipes.imbalance import called_here, class_weights, copies_of, draws, label_loss, shares
 from recipes.preflight import check_possible
 from recipes.problems import problems
+from recipes.problems.classes import Classes
 from recipes.problems.metrics import higher_is_better
 from recipes.problems.multi_label import MultiLabel
 from recipes.problems.single_label import SingleLabel
@@ -101,8 +102,9 @@ def test_balanced_weights_complete_what_is_drawn() -> None:
     """Weights are of what an epoch draws: with half-way draws they do the other half."""
     settings = TrainSettings(class_weights="balanced", resample="sqrt")
     weights = class_weights(SINGLE, settings, LABELS)
-    counts = Counter(LABELS)
-    sums = [weights[label] * share for label, share in shares(counts, "sqrt").items()]
+    sums = [
+        weights[label] * share for label, share in shares(Classes.of_ids(LABELS), "sqrt").items()
+    ]
     assert sums == pytest.approx([1 / 3] * 3)
 
 
@@ -222,12 +224,12 @@ def test_both_students_see_the_weights_in_what_looks_at_labels(make: Make) -> No
 
 
 def test_classes_are_drawn_as_asked() -> None:
-    counts = Counter(LABELS)
-    assert draws(counts, None) == {0: 40, 1: 8, 2: 2}
-    assert draws(counts, "balanced") == {0: 17, 1: 17, 2: 16}
+    classes = Classes.of_ids(LABELS)
+    assert draws(classes, None) == {0: 40, 1: 8, 2: 2}
+    assert draws(classes, "balanced") == {0: 17, 1: 17, 2: 16}
     roots = np.sqrt([40, 8, 2])
     exact = 50 * roots / roots.sum()
-    found = draws({**counts, UNLABELLED: 9}, "sqrt")
+    found = draws(Classes.of_ids([*LABELS, *[UNLABELLED] * 9]), "sqrt")
     assert found.pop(UNLABELLED) == 9
     assert sum(found.values()) == 50
     assert np.abs(np.array([found[label] for label in range(3)]) - exact).max() < 1
@@ -240,11 +242,11 @@ def lengths(count: int) -> list[int]:
 @pytest.mark.parametrize("resample", ["balanced", "sqrt"])
 def test_the_sampler_draws_rows_of_rare_classes_more_often(resample: Any) -> None:
     labels = [0] * 800 + [1] * 150 + [2] * 50 + [UNLABELLED] * 30
-    sampler = LengthBuckets(lengths(1030), 8, 3, labels, resample)
+    sampler = LengthBuckets(lengths(1030), 8, 3, Classes.of_ids(labels), resample)
     rows = list(sampler)
     assert len(rows) == len(sampler) == 1030
     drawn = Counter(labels[row] for row in rows)
-    assert drawn == draws(Counter(labels), resample)
+    assert drawn == draws(Classes.of_ids(labels), resample)
     assert drawn[2] > 2 * 50
     times = Counter(rows)
     for label in (0, 1, 2):
@@ -260,7 +262,7 @@ def test_draws_depend_on_seed_and_epoch_alone() -> None:
     labels = [0] * 80 + [1] * 20
 
     def epoch(number: int, seed: int = 3) -> list[int]:
-        sampler = LengthBuckets(lengths(100), 8, seed, labels, "balanced")
+        sampler = LengthBuckets(lengths(100), 8, seed, Classes.of_ids(labels), "balanced")
         sampler.set_epoch(number)
         return list(sampler)
 
@@ -269,7 +271,7 @@ def test_draws_depend_on_seed_and_epoch_alone() -> None:
     common = [{row for row in epoch(number) if row < 80} for number in range(6)]
     assert len(common[0]) == 50
     assert set().union(*common) == set(range(80))  # what one epoch leaves out, others read
-    assert list(LengthBuckets(lengths(100), 8, 3, labels)) == list(
+    assert list(LengthBuckets(lengths(100), 8, 3, Classes.of_ids(labels))) == list(
         LengthBuckets(lengths(100), 8, 3)
     )
 
@@ -281,12 +283,14 @@ def test_the_tokens_of_an_epoch_are_those_that_are_drawn() -> None:
         for length, label in zip(lengths(104), labels, strict=True)
     ]
     assert epoch_tokens(examples) == sum(lengths(104))
-    sampler = LengthBuckets(lengths(104), 8, 0, labels, "balanced")
+    sampler = LengthBuckets(lengths(104), 8, 0, Classes.of_ids(labels), "balanced")
     found = []
     for number in range(200):
         sampler.set_epoch(number)
         found.append(sum(sampler.lengths[row] for row in sampler))
-    assert epoch_tokens(examples, labels, "balanced") == pytest.approx(np.mean(found), rel=0.01)
+    assert epoch_tokens(examples, Classes.of_ids(labels), "balanced") == pytest.approx(
+        np.mean(found), rel=0.01
+    )
 
 
 def test_a_resampled_training_goes_on_to_the_same_end(
@@ -446,9 +450,6 @@ class Numbers(SingleLabel):
 
     exclusive = False
 
-    def classes(self, labels: Sequence[Any]) -> Any:
-        return None
-
 
 class NumberTask(TextClassification):
     """A task with such rows."""
@@ -497,8 +498,28 @@ def test_a_student_cannot_learn_from_labels_of_another_form(
 
 
 def test_a_row_with_several_labels_counts_as_its_rarest() -> None:
-    assert SEVERAL.classes([*SETS, NONE]) == [0] * 5 + [1] * 2 + [2, 1, 3, UNLABELLED]
-    assert SEVERAL.classes(()) == []
+    found = SEVERAL.classes([*SETS, NONE])
+    assert found.of == [0] * 5 + [1] * 2 + [2, 1, 3, UNLABELLED]
+    assert found.sizes == {0: 8, 1: 3, 2: 1, 3: 8}  # no rarer without any than the most frequent
+    assert SEVERAL.classes(()).of == []
+
+
+def test_a_frequent_label_is_not_rare_where_it_stands_alone() -> None:
+    """What counts is how many rows have a label, not of how many it is the rarest."""
+    sets = [(1, 1, 0)] * 45 + [(1, 0, 1)] * 44 + [(1, 0, 0)]
+    classes = SEVERAL.classes(sets)
+    assert draws(classes, "balanced") == {0: 0, 1: 45, 2: 45}
+    assert draws(classes, "sqrt")[0] <= 1
+    rows = Split([f"text {number}" for number in range(90)], sets)
+    settings = TrainSettings.model_validate(
+        {"augment": ["swap"], "augment_classes": "rare", "copies": 4}
+    )
+    assert copies_of(SEVERAL, settings, rows, seed=0)[-1] == 0
+    few = [(1, 0, 0)] * 50 + [(0, 1, 0)] * 30 + [(0, 0, 1)] * 18 + [(0, 0, 0)] * 2
+    assert draws(SEVERAL.classes(few), "balanced") == {0: 33, 1: 33, 2: 33, 3: 1}
+    weights = class_weights(SEVERAL, TrainSettings(class_weights="balanced"), sets * 7)
+    assert weights[0] == 1.0  # every row has it
+    assert weights[1] == pytest.approx(1)
 
 
 @pytest.mark.parametrize("resample", [None, "sqrt", "balanced"])
@@ -506,10 +527,10 @@ def test_balanced_answers_weigh_the_same_label_by_label(resample: Any) -> None:
     """As often as rows are drawn, those with a label and those without pull alike."""
     settings = TrainSettings(class_weights="balanced", resample=resample)
     weights = class_weights(SEVERAL, settings, [*SETS, NONE])
-    sampler = LengthBuckets([4] * 100, 5, 0, SEVERAL.classes(SETS * 10), resample)
-    drawn = np.array([(SETS * 10)[row] for row in sampler])
+    sampler = LengthBuckets([4] * 1000, 5, 0, SEVERAL.classes(SETS * 100), resample)
+    drawn = np.array([(SETS * 100)[row] for row in sampler])
     yes = drawn.sum(axis=0) * weights
-    assert yes == pytest.approx((1 - drawn).sum(axis=0), rel=0.1)
+    assert yes == pytest.approx((1 - drawn).sum(axis=0), rel=0.02)
     given = TrainSettings(class_weights={"b": 4.0})
     assert class_weights(SEVERAL, given, SETS) == (1.0, 4.0, 1.0)
 
@@ -549,7 +570,8 @@ def test_rare_sets_of_labels_get_copies() -> None:
     )
     copies = copies_of(SEVERAL, settings, rows, seed=0)
     assert copies[:5] == [0] * 5
-    assert copies[7] == 1  # "c" lacks one of the mean, two
+    assert copies[7] == 3  # "c" lacks three of the mean label's four rows
+    assert sorted(copies[place] for place in (5, 6, 8)) == [0, 0, 1]  # "b" lacks one
 
 
 def test_a_run_of_several_labels_takes_them_all(

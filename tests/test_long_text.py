@@ -19,7 +19,7 @@ from tiny_bundle import GOLDEN, make_bundle, make_tokenizer
 from adapters.backbone import load_backbone
 from distill import CachedTeacher, LiveTeacher
 from distill.combined import Mean
-from distill.windows import Windows
+from distill.windows import Windows, by_text
 from export import bundle, convert, edge
 from export.parity import compare, require_equal
 from export.predict import Scorer
@@ -499,3 +499,31 @@ def test_a_key_of_windows_without_windows_is_refused(key: str) -> None:
     name = key.partition("=")[0]
     with pytest.raises(RecipeError, match=f"{name} has no effect with way=head_tail"):
         read_recipe("lora_cls", ["data.long.way=head_tail", f"data.long.{key}"])
+
+
+@pytest.mark.parametrize("way", ["head", "mean"])
+def test_reading_a_few_rows_at_a_time_changes_no_answer(
+    tiny_backbone: Make, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """Without a gradient, a batch goes through the model in parts; with one, as it is."""
+    model = load_backbone(tiny_backbone("bert"), tiny.LABELS)
+    batch = collate(WAYS[way], examples(WAYS[way], [text(n) for n in (3, 9, 14, 40, 5, 22, 1)]))
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    rows, seen = len(inputs["input_ids"]), []
+
+    def call(part: dict[str, torch.Tensor]) -> torch.Tensor:
+        seen.append(len(part["input_ids"]))
+        return model.eval()(**part).logits  # type: ignore[no-any-return]
+
+    with torch.no_grad():
+        whole = by_text(call, inputs, batch.get("windows"))
+        assert seen == [rows]
+        monkeypatch.setattr("distill.windows._TOKENS", 3 * inputs["input_ids"].shape[1])
+        parts = by_text(call, inputs, batch.get("windows"))
+    assert seen[1:] == [3] * (rows // 3) + [rows % 3] * (rows % 3 > 0)
+    assert len(whole) == 7
+    assert torch.allclose(parts, whole, atol=1e-6)
+    if way == "head":
+        seen.clear()
+        by_text(call, inputs, None)
+        assert seen == [rows]

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from adapters import Registry
+from recipes.problems.classes import Classes
 from recipes.problems.decision import AS_IT_IS, Decision, OffsetSearch, fit_decision
 from recipes.problems.resampling import DRAWS
 
@@ -79,14 +80,13 @@ class Problem(ABC):
     def answers(self, logits: np.ndarray) -> np.ndarray:
         """Return what logits ``[rows, outputs]`` say, in the form of the rows' labels."""
 
-    def classes(self, labels: Sequence[Any]) -> list[int] | None:
-        """Return the class that each row is counted, drawn and copied as; None without classes.
+    def classes(self, labels: Sequence[Any]) -> Classes | None:
+        """Return the classes that rows are counted, drawn and copied as; None without labels.
 
         Args:
-            labels: What the rows say; the class of an `unlabelled` one is -100. A class past those
-                of `labels` is that of rows without any.
+            labels: What the rows say, `unlabelled` ones too.
         """
-        return None
+        return Classes.of_ids(labels) if self.exclusive else None
 
     def same(self, one: np.ndarray, other: np.ndarray) -> np.ndarray:
         """Tell for each row whether two models' logits ``[rows, outputs]`` give the same answer."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from export.edge import LEAST, probabilities
 from recipes.problems import Problem, problems
+from recipes.problems.classes import Classes
 from recipes.problems.decision import AS_IT_IS, OWN, Decision, averaged_f1
 from recipes.problems.resampling import DRAWS, drawn
 
@@ -36,19 +37,9 @@ class MultiLabel(Problem):
 
         return binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
 
-    def classes(self, labels: Sequence[Any]) -> list[int]:
-        """Return the label of each row that the fewest rows have.
-
-        Drawing a row more often draws all its labels more often: it should be for the rarest.
-        """
-        import numpy as np
-
-        there = np.asarray(labels).reshape(len(labels), len(self.labels))
-        counts = (there == 1).sum(axis=0)
-        rarest = np.where(there == 1, counts, len(labels) + 1).argmin(axis=1)
-        found = np.where((there == 1).any(axis=1), rarest, len(self.labels))
-        own: list[int] = np.where((there < 0).any(axis=1), -100, found).tolist()
-        return own
+    def classes(self, labels: Sequence[Any]) -> Classes:
+        """Return the rarest label of each row; see `Classes.of_sets`."""
+        return Classes.of_sets(labels, len(self.labels))
 
     def constant(self) -> np.ndarray:
         """Return the logarithms of each label's odds."""

@@ -30,10 +30,6 @@ class SingleLabel(Problem):
 
         return cross_entropy(logits, labels)
 
-    def classes(self, labels: Sequence[Any]) -> list[int]:
-        """Return the label of each row."""
-        return list(labels)
-
     def constant(self) -> np.ndarray:
         """Return the logarithms of the labels' shares."""
         import numpy as np

@@ -162,7 +162,7 @@ def _labels(examples: Sequence[Example]) -> list[Any]:
 def _tokens(work: Workspace, train: TrainSettings, examples: Sequence[Example]) -> float:
     """Return the tokens of an epoch."""
     classes = work.problem.classes(_labels(examples)) if train.resample else None
-    return epoch_tokens(examples, classes or (), train.resample)
+    return epoch_tokens(examples, classes, train.resample)
 
 
 def _learn(
