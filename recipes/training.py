@@ -94,7 +94,7 @@ class Classifier(nn.Module):
         """Return ``loss`` and ``logits`` of a batch's texts; what they say is not looked at.
 
         Args:
-            labels: Label ids ``[texts]``.
+            labels: What each text says, in the form of the problem.
             texts: The batch's texts.
             windows: Which rows of the inputs are of which text; None if each text is one row.
             **inputs: The model's inputs, ``[rows, length]`` each.
