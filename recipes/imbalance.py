@@ -18,6 +18,7 @@ from recipes.errors import RecipeError
 from recipes.problems import Problem, problems
 from recipes.problems.classes import Classes
 from recipes.recipe import Resample, TrainSettings
+from recipes.recipe.teaching import OF_LABELS
 from recipes.tasks import UNLABELLED, Split
 from recipes.tasks.wording import listed, shown
 from recipes.workspace import Workspace
@@ -37,7 +38,7 @@ def check_measures(work: Workspace) -> None:
             measure or a field of the loss has no effect.
     """
     for where, settings in _trainings(work):
-        asked = [name for name in _MEASURES if getattr(settings, name) != _default(name)]
+        asked = [name for name in OF_LABELS if getattr(settings, name) != _default(name)]
         if asked and work.problem.classes(()) is None:
             raise RecipeError(
                 f"{where}.{asked[0]} is for rows that have labels, and these are "
@@ -269,8 +270,6 @@ _FORMS: dict[LabelForm, str] = {
     "several": "a row may have several labels",
     "number": "a row has a number",
 }
-#: Keys of a training that are about classes.
-_MEASURES = ("loss", "class_weights", "resample", "augment_classes")
 
 
 def _default(name: str) -> Any:
