@@ -19,7 +19,7 @@ from recipes.ledger import write_json
 from recipes.preflight import check_possible
 from recipes.reading import changes, plain
 from recipes.recipe import Recipe
-from recipes.stages import STAGES, Stage
+from recipes.stages import STAGES, Stage, first_reader
 from recipes.workspace import Workspace
 
 #: The file that says which stages have finished, and on which data.
@@ -159,7 +159,7 @@ def _check_same(recipe: Recipe, folder: Path, from_stage: str | None) -> None:
     names = [stage.name for stage in STAGES]
     first = names.index(from_stage) if from_stage else len(names)
     for key in changed:
-        needed = max(range(len(STAGES)), key=lambda index: (STAGES[index].reads(key), -index))
+        needed = first_reader(key)
         if needed < first:
             raise RecipeError(
                 f"The run in {folder} was made with another recipe: {', '.join(changed)} differ. "

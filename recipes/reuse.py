@@ -11,7 +11,7 @@ from recipes.ledger import Ledger, write_json
 from recipes.pipeline import PROGRESS, write_recipe
 from recipes.reading import differences, plain
 from recipes.recipe import Recipe
-from recipes.stages import SIGNALS, STAGES
+from recipes.stages import SIGNALS, STAGES, first_reader
 
 #: The last stages that two runs may share: all up to the teacher, or what is known without one.
 TEACHER, BASELINE = "merge", "baseline"
@@ -38,12 +38,7 @@ def agrees(one: Recipe, other: Recipe, stage: str) -> bool:
             changed -= {"seed"}
     elif "distill.train.precision" in changed:  # a machine without it says so in the teacher's row
         return False
-    return all(_first_reader(key) > _NAMES.index(stage) for key in changed)
-
-
-def _first_reader(key: str) -> int:
-    """Return the number of the first stage that depends on a key."""
-    return max(range(len(STAGES)), key=lambda number: (STAGES[number].reads(key), -number))
+    return all(first_reader(key) > _NAMES.index(stage) for key in changed)
 
 
 def take_over(other: Path, folder: Path, recipe: Recipe, stage: str) -> None:

@@ -82,3 +82,8 @@ STAGES = (
     ),
     Stage("bundle", ("bundle",), ("decide", "data.slices")),
 )
+
+
+def first_reader(key: str) -> int:
+    """Return the place in `STAGES` of the first stage that depends on a dotted key."""
+    return max(range(len(STAGES)), key=lambda place: (STAGES[place].reads(key), -place))
