@@ -39,6 +39,7 @@ class LiveTeacher:
             by default.
         temperature: What the logits are divided by; `distill.calibration.fit_temperature` finds
             the one that makes the teacher as certain as it is right.
+        bf16: Compute in bfloat16, which takes half the time where the device can.
 
     Raises:
         DistillError: The teacher's labels are not the data's labels.
@@ -55,6 +56,7 @@ class LiveTeacher:
         same_tokens: bool = True,
         reading: Reading | None = None,
         temperature: float = 1.0,
+        bf16: bool = False,
     ) -> None:
         own = [model.config.id2label[index] for index in range(model.config.num_labels)]
         if set(own) != set(labels):
@@ -71,6 +73,7 @@ class LiveTeacher:
         self.same_tokens = same_tokens
         self.reading = reading or Reading(partial(_cut, max_length), max_length)
         self.temperature = temperature
+        self.bf16 = bf16
 
     @property
     def classes(self) -> int:
@@ -115,15 +118,16 @@ class LiveTeacher:
     def _run(self, inputs: Mapping[str, Tensor], windows: Windows | None) -> Signals:
         import torch
 
-        moved = {name: tensor.to(self.model.device) for name, tensor in inputs.items()}
-        with torch.no_grad():
+        device = self.model.device
+        moved = {name: tensor.to(device) for name, tensor in inputs.items()}
+        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
             if self.wants:
                 answer = ask(self.model, moved, self.wants, Signals)
                 if windows is not None:
                     answer = windows.joined(answer, moved["attention_mask"])
             else:
                 answer = Signals(answers(self.model, moved, windows))
-        return replace(answer, logits=answer.logits[:, self.columns] / self.temperature)
+        return replace(answer, logits=answer.logits[:, self.columns].float() / self.temperature)
 
     def lengths(self, texts: Sequence[str]) -> list[int]:
         """Return how many tokens the teacher sees of each text, those of all windows together."""
@@ -146,6 +150,7 @@ class LiveTeacher:
             self.max_length,
             self.wants,
             self.temperature,
+            self.bf16,
             reading(self.tokenizer),
             *([] if self.reading.facts is None else [self.reading.facts]),
         ]

@@ -92,6 +92,7 @@ def imitate(work: Workspace, start: Start, teacher: PreTrainedModel) -> Imitated
         wants=asked(settings.objectives, pair)[1],
         same_tokens=pair.same_tokens,
         reading=long_text.reading(work.recipe.data.long, work.max_length),
+        bf16=work.hardware.bf16_for(settings.train.precision, work.recipe.allow_fallback),
     )
     folder = cache_folder() / "imitations" / _key(work, parent, student, start.tokenizer, texts)
     kept = _kept(folder)

@@ -148,6 +148,7 @@ def _live(
         wants=asked(settings.objectives, start.pair)[1],
         same_tokens=start.tokenizer.get_vocab() == tokenizer.get_vocab(),
         reading=reading(work.recipe.data.long, work.max_length, work.task.pairs),
+        bf16=work.hardware.bf16_for(settings.train.precision, work.recipe.allow_fallback),
     )
     if settings.calibrate:
         logits = _on_validation(work, live)

@@ -235,6 +235,22 @@ def test_the_labels_of_the_data_decide_about_the_columns(
         LiveTeacher(teacher.model, tiny.tokenizer(), ["animal", "food", "plant"], max_length=16)
 
 
+def test_a_teacher_may_answer_in_bfloat16(tiny_backbone: Make, tmp_path: Path) -> None:
+    exact = live(tiny_backbone("bert"))
+    half = live(tiny_backbone("bert"), bf16=True)
+    inputs = tiny.batch(TEXTS)
+    told, known = half(TEXTS, inputs), exact(TEXTS, inputs)
+    assert told.logits.dtype == torch.float32
+    assert not torch.equal(told.logits, known.logits)
+    torch.testing.assert_close(told.logits, known.logits, atol=0.05, rtol=0.02)
+    assert asked(tmp_path / "c", exact, TEXTS) == len(TEXTS)
+    assert asked(tmp_path / "c", half, TEXTS) == len(TEXTS)
+    with torch.autocast(
+        "cpu", torch.bfloat16
+    ):  # a training in bfloat16 does not change the teacher
+        assert torch.equal(exact(TEXTS, inputs).logits, known.logits)
+
+
 def test_only_new_texts_are_asked_for(tiny_backbone: Make, tmp_path: Path) -> None:
     folder, teacher = tmp_path / "c", live(tiny_backbone("bert"))
     assert asked(folder, teacher, TEXTS[:25]) == 25

@@ -75,7 +75,7 @@ class TrainSettings(Settings):
         dropout: Probability of the model's dropout layers; null keeps the model's own. A short
             training does well without, and drawing random numbers costs a processor a tenth of it.
         precision: bfloat16 autocast where the device computes in it (``auto``), always, or never;
-            for training, and for the embeddings of a whole data set.
+            for training, for the embeddings of a whole data set, and for a teacher's answers.
         loss: What is minimized: an objective that looks at the labels alone, such as ``ce`` (with
             ``smoothing``) or ``focal`` (with ``gamma``); null for the problem's own loss. Of labels
             with an order ``ce`` is the problem's own, cross-entropy with soft labels that let a
