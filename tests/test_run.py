@@ -128,14 +128,16 @@ def test_a_run_killed_in_stage_after_stage_goes_on_to_the_same_ledger(
 ) -> None:
     """Die in one stage after the other, after its work and before it is marked as finished."""
     out = tmp_path / "another name"
+    shutil.copytree(whole, out)
+    how = ["--from", "distill"]
     for number, stage in enumerate(STAGES):
         if stage.name not in ("distill", "bundle"):
             continue  # what ends a stage is the same for all; each start costs seconds
-        given = arguments(out, *(["--resume"] if out.exists() else []))
-        assert exit_code(run_and_die, stage.name, given) == -signal.SIGKILL
+        assert exit_code(run_and_die, stage.name, arguments(out, *how)) == -signal.SIGKILL
+        how = ["--resume"]
         finished = json.loads((out / PROGRESS).read_text())["finished"]
         assert finished == [before.name for before in STAGES[:number]]
-    assert main(arguments(out, "--resume")) == 0
+    assert main(arguments(out, *how)) == 0
     assert ledger(out) == ledger(whole)
 
 
