@@ -19,6 +19,7 @@ CHECKS: Mapping[str, Callable[[Case], None]] = {
     "parts": contract.check_parts,
     "needs": contract.check_needs,
     "loss": behavior.check_loss,
+    "labels": behavior.check_labels,
     "pairs": contract.check_pairs,
     "tokens": contract.check_tokens,
     "imitation": behavior.check_imitation,

@@ -8,21 +8,25 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from distill.cache import CachedTeacher, check_cacheable
 from distill.errors import DistillError
+from distill.objective import LabelForm
 from distill.signals import Outputs
 from distill.testing_material import (
     LABELS,
     TEXTS,
     Batch,
     Case,
+    Fault,
     call,
     changed,
     gradients,
     hold,
+    labeled,
     school,
+    words,
 )
 
 if TYPE_CHECKING:
@@ -55,6 +59,33 @@ def check_loss(case: Case) -> None:
         all(bool(gradient.isfinite().all()) for gradient in found),
         "the gradient is not finite. Look for sqrt or norm at 0, and for divisions by 0.",
     )
+
+
+def check_labels(case: Case) -> None:
+    """Labels may come in any form that `takes` names, and be missing from a whole batch."""
+    forms, known = case.cls.takes, {*get_args(LabelForm)}
+    hold(
+        isinstance(forms, frozenset) and bool(forms) and forms <= known,
+        f"`takes` is {forms!r}. Make it a frozenset of some of {', '.join(sorted(known))}.",
+    )
+    for form in sorted(forms):
+        for missing in (False, True):
+            batch = labeled(case.batch(), form, missing=missing)
+            told = f"with labels of the form {form!r}{' in a batch that has none' * missing}"
+            try:
+                loss = call(case.objective, batch, case.parts())
+                found = [g for g in gradients(loss, batch.leaves) if g is not None]
+            except Exception as error:
+                raise Fault(
+                    f"{told} it stopped with {words(error)}. Leave the form out of `takes`, or "
+                    "tell by labels.ndim and labels.is_floating_point() what the labels are."
+                ) from error
+            finite = all(bool(one.isfinite().all()) for one in (loss, *found))
+            hold(
+                finite,
+                f"{told} the loss is {loss.item()}, or its gradient is not finite. Texts without a "
+                "label are -100, or not a number: leave them out, and divide by no less than 1.",
+            )
 
 
 def check_imitation(case: Case) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import ValidationError
 
 from distill.live import LiveTeacher
-from distill.objective import Objective, Pair, asked
+from distill.objective import LabelForm, Objective, Pair, asked
 from distill.signals import Answer, Outputs, Signals
 
 if TYPE_CHECKING:
@@ -176,6 +176,26 @@ def batch_of(pair: Pair, layers: int, *, seed: int = 0, longer: int = 0) -> Batc
     for leaf in batch.leaves:
         leaf.requires_grad_()
     return batch
+
+
+def labeled(batch: Batch, form: LabelForm, *, missing: bool) -> Batch:
+    """Return a batch whose labels have a form, or are missing; of numbers there is one output."""
+    import torch
+
+    if form == "id":
+        labels = batch.labels
+    elif form == "several":
+        labels = torch.nn.functional.one_hot(batch.labels)
+        labels[0] = 0  # a text may have none of them
+    else:
+        student = replace(batch.student, logits=batch.student.logits[:, :1].detach())
+        teacher = replace(batch.teacher, logits=batch.teacher.logits[:, :1])
+        student.logits.requires_grad_()
+        batch = replace(batch, student=student, teacher=teacher)
+        labels = batch.labels / 2
+    if missing:
+        labels = torch.full_like(labels, torch.nan if form == "number" else -100)
+    return replace(batch, labels=labels)
 
 
 def call(objective: Objective, batch: Batch, parts: nn.Module | None, *, seed: int = 0) -> Tensor:

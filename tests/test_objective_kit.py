@@ -82,6 +82,8 @@ class Cosine(Objective):
 class Mixed(KullbackLeibler):
     """Labels and teacher in one term; refuses what it was not made for."""
 
+    takes: ClassVar[Any] = frozenset({"id"})
+
     share: float = Field(default=0.5, ge=0, le=1)
     scales: tuple[float, ...] = Field(default=(1.0, 2.0), strict=False)
 
@@ -91,7 +93,8 @@ class Mixed(KullbackLeibler):
 
     def loss(self, student: Any, teacher: Any, labels: Any, mask: Any, parts: Any) -> Any:
         told = super().loss(student, teacher, labels, mask, parts)
-        return self.share * told + (1 - self.share) * cross_entropy(student.logits, labels)
+        own = cross_entropy(student.logits, labels, reduction="sum") / (labels >= 0).sum().clamp(1)
+        return self.share * told + (1 - self.share) * own
 
 
 class Relations(Objective):
@@ -303,6 +306,28 @@ class Wordy(Hidden):
         return None
 
 
+class Counted(CrossEntropy):
+    """Takes labels of a form that it knows nothing of."""
+
+    def loss(self, student: Any, teacher: Any, labels: Any, mask: Any, parts: Any) -> Any:
+        return cross_entropy(student.logits, labels, reduction="sum") / len(labels)
+
+
+class Averaged(CrossEntropy):
+    """Overlooks that no text of a batch may have a label."""
+
+    takes: ClassVar[Any] = frozenset({"id"})
+
+    def loss(self, student: Any, teacher: Any, labels: Any, mask: Any, parts: Any) -> Any:
+        return cross_entropy(student.logits, labels)
+
+
+class Taking(CrossEntropy):
+    """Takes what nobody gives."""
+
+    takes: ClassVar[Any] = frozenset({"id", "ids"})
+
+
 class Contrary(KullbackLeibler):
     """Rewards distance."""
 
@@ -364,6 +389,8 @@ class Longer(CrossEntropy):
 
 class First(CrossEntropy):
     """Cares most for the first row."""
+
+    takes: ClassVar[Any] = frozenset({"id"})
 
     def loss(self, student: Any, teacher: Any, labels: Any, mask: Any, parts: Any) -> Any:
         each = cross_entropy(student.logits, labels, reduction="none")
@@ -460,8 +487,13 @@ CALLS = {*CHECKS} - {"class", "fields", "recipe", "parts"}
             CALLS - {"needs", "pairs", "imitation", "inputs", "cache"},
         ),
         (Constant, "loss", "no gradient reaches", ("descent", "learner")),
-        (Infinite, "loss", "the loss is inf", ("tokens", "descent", "reference", "learner")),
-        (Steep, "loss", "gradient is not finite", ("descent", "reference", "learner")),
+        (
+            Infinite,
+            "loss",
+            "the loss is inf",
+            ("labels", "tokens", "descent", "reference", "learner"),
+        ),
+        (Steep, "loss", "gradient is not finite", ("labels", "descent", "reference", "learner")),
         (Listing, "parts", "returned list", ("pairs",)),
         (Crashing, "parts", "stopped with AssertionError", ("pairs",)),
         (Curt, "parts", "'Widths!'", ()),
@@ -470,6 +502,9 @@ CALLS = {*CHECKS} - {"class", "fields", "recipe", "parts"}
         (TwoLayers, "pairs", "layer_map=(5,)", ()),
         (Idle, "pairs", "no gradient reaches weight", ()),
         (Wordy, "tokens", "with other tokens", ()),
+        (Counted, "labels", "form 'number' it stopped with", ()),
+        (Averaged, "labels", "in a batch that has none the loss is nan", ()),
+        (Taking, "labels", "frozenset of some of id, number, several", ()),
         (Contrary, "imitation", "Look for a sign", ()),
         (Rooted, "imitation", "gradient's norm", ()),
         (Backwards, "descent", "20 steps", ("reference", "learner")),
