@@ -16,10 +16,10 @@ from distill.signals import Outputs
 from recipes.console import say
 from recipes.errors import RecipeError
 from recipes.problems import Problem, problems
-from recipes.problems.classes import Classes
+from recipes.problems.classes import UNLABELLED, Classes
 from recipes.recipe import Resample, TrainSettings
 from recipes.recipe.teaching import OF_LABELS
-from recipes.tasks import UNLABELLED, Split
+from recipes.tasks import Split
 from recipes.tasks.wording import listed, shown
 from recipes.workspace import Workspace
 

@@ -26,7 +26,7 @@ from recipes.errors import RecipeError
 from recipes.imbalance import called_here, class_weights, copies_of, draws, label_loss, shares
 from recipes.preflight import check_possible
 from recipes.problems import problems
-from recipes.problems.classes import Classes
+from recipes.problems.classes import UNLABELLED, Classes
 from recipes.problems.metrics import higher_is_better
 from recipes.problems.multi_label import MultiLabel
 from recipes.problems.single_label import SingleLabel
@@ -34,7 +34,7 @@ from recipes.reading import check, plain, read_recipe
 from recipes.recipe import TrainSettings
 from recipes.sampling import LengthBuckets, epoch_tokens
 from recipes.stages import distill, finetune
-from recipes.tasks import UNLABELLED, Rows, Split
+from recipes.tasks import Rows, Split
 from recipes.tasks.text_classification import TextClassification
 from recipes.texts import origins, training_rows
 from recipes.workspace import Workspace

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from adapters import Registry
-from recipes.problems.classes import Classes
+from recipes.problems.classes import UNLABELLED, Classes
 from recipes.problems.decision import AS_IT_IS, Decision, OffsetSearch, fit_decision
 from recipes.problems.resampling import DRAWS
 
@@ -34,7 +34,7 @@ class Problem(ABC):
     #: The metric that artefacts are compared by, one of `metrics`; the higher the better.
     headline: ClassVar[str]
     #: Label of a text that has none, in a batch of training texts; objectives leave it out.
-    unlabelled: Any = -100
+    unlabelled: Any = UNLABELLED
     #: What transformers calls it; None for exactly one label.
     kind: ClassVar[str | None] = None
     #: Keys of the recipe's section ``decide`` that mean something here.

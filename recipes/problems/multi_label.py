@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from export.edge import LEAST, probabilities
 from recipes.problems import Problem, problems
-from recipes.problems.classes import Classes
+from recipes.problems.classes import UNLABELLED, Classes
 from recipes.problems.decision import AS_IT_IS, OWN, Decision, averaged_f1
 from recipes.problems.resampling import DRAWS, drawn
 
@@ -29,7 +29,7 @@ class MultiLabel(Problem):
     @property
     def unlabelled(self) -> Any:
         """What a text without labels has, which is not the same as having none of them."""
-        return (-100,) * len(self.labels)
+        return (UNLABELLED,) * len(self.labels)
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the mean binary cross-entropy over rows and labels, in nats."""

@@ -288,6 +288,6 @@ def _points(axes: Axes, values: _Values) -> None:
 def _bars(axes: Axes, values: _Values) -> None:
     lengths = [value or 0 for value in values]
     axes.barh(range(len(lengths)), lengths, height=0.5, color=shade("student"))
-    axes.set_xlim(0, 1.3 * max(lengths))
+    axes.set_xlim(0, 1.3 * (max(lengths) or 1))
     axes.locator_params(axis="x", nbins=5)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")

@@ -16,10 +16,6 @@ if TYPE_CHECKING:
     from recipes.recipe import DataSettings, LongSettings, PhasesSettings
 
 
-#: The label id of a text that has no label; losses leave it out.
-UNLABELLED = -100
-
-
 @dataclass(frozen=True)
 class Split:
     """The rows of one split.
