@@ -228,8 +228,9 @@ class Crew:
         """Return a finished trial's run that this one can start from; see `Run.donor`."""
         if run.folder.exists():
             return None
-        finished = [trial.number for trial in earlier if trial.state != "running"]
-        places = [self._study.place(number) / run.folder.name for number in finished]
+        finished = [self._study.place(one.number) for one in earlier if one.state != "running"]
+        # Seeds of one trial differ in less than trials do, and those before this one are done.
+        places = [place for trial in (run.folder.parent, *finished) for place in _seeds_of(trial)]
         return run.donor(
             [
                 Run(run.cell, run.seed, recipe, place)
@@ -295,6 +296,11 @@ def _twin(claim: Claim, trials: Sequence[Trial]) -> Trial | None:
     """Return an earlier trial with the same overrides that has ended by itself."""
     ended = (t for t in trials if t.number < claim.number and t.state in ("complete", "pruned"))
     return next((trial for trial in ended if trial.words == claim.words), None)
+
+
+def _seeds_of(trial: Path) -> list[Path]:
+    """Return the folders of a trial's runs."""
+    return sorted(trial.glob("seed-*"))
 
 
 def _recipe_of(place: Path) -> Recipe | None:
