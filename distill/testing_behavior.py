@@ -16,10 +16,12 @@ from distill.objective import LabelForm
 from distill.signals import Outputs
 from distill.testing_material import (
     LABELS,
+    PLAIN,
     TEXTS,
     Batch,
     Case,
     Fault,
+    batch_of,
     call,
     changed,
     gradients,
@@ -62,16 +64,16 @@ def check_loss(case: Case) -> None:
 
 
 def check_labels(case: Case) -> None:
-    """Labels may come in any form that `takes` names, and be missing from a whole batch."""
+    """Labels may come in any form that `takes` names, and be missing; no loss learns from those."""
     forms, known = case.cls.takes, {*get_args(LabelForm)}
     hold(
         isinstance(forms, frozenset) and bool(forms) and forms <= known,
         f"`takes` is {forms!r}. Make it a frozenset of some of {', '.join(sorted(known))}.",
     )
+    plain, rows = batch_of(PLAIN, len(case.objective.layers(PLAIN))), range(len(LABELS))
     for form in sorted(forms):
-        for missing in (False, True):
-            batch = labeled(case.batch(), form, missing=missing)
-            told = f"with labels of the form {form!r}{' in a batch that has none' * missing}"
+        for missing, where in (((), ""), ((1, 3), " that two rows lack"), (rows, " that all lack")):
+            batch, told = labeled(plain, form, missing), f"with labels of the form {form!r}{where}"
             try:
                 loss = call(case.objective, batch, case.parts())
                 found = [g for g in gradients(loss, batch.leaves) if g is not None]
@@ -85,6 +87,12 @@ def check_labels(case: Case) -> None:
                 finite,
                 f"{told} the loss is {loss.item()}, or its gradient is not finite. Texts without a "
                 "label are -100, or not a number: leave them out, and divide by no less than 1.",
+            )
+            (slope,) = gradients(call(case.objective, batch, case.parts()), [batch.student.logits])
+            hold(
+                bool(case.objective.needs) or slope is None or not slope[list(missing)].any(),
+                f"{told} it learns from those rows, too. Texts without a label are -100, or not a "
+                "number: leave them out.",
             )
 
 

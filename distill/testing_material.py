@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from pydantic import ValidationError
 
@@ -72,9 +72,15 @@ class Case:
         parts = self.objective.parts(pair)
         return parts if parts is None else parts.eval()
 
+    @property
+    def form(self) -> LabelForm:
+        """A form of labels that the objective takes: ids, if it takes them."""
+        return next((form for form in get_args(LabelForm) if form in self.cls.takes), "id")
+
     def batch(self, pair: Pair = PLAIN, *, seed: int = 0, longer: int = 0) -> Batch:
-        """A random batch with the layers that the objective compares."""
-        return batch_of(pair, len(self.objective.layers(pair)), seed=seed, longer=longer)
+        """A random batch with the layers that the objective compares, and labels that it takes."""
+        found = batch_of(pair, len(self.objective.layers(pair)), seed=seed, longer=longer)
+        return labeled(found, self.form)
 
 
 @dataclass(frozen=True)
@@ -178,24 +184,34 @@ def batch_of(pair: Pair, layers: int, *, seed: int = 0, longer: int = 0) -> Batc
     return batch
 
 
-def labeled(batch: Batch, form: LabelForm, *, missing: bool) -> Batch:
-    """Return a batch whose labels have a form, or are missing; of numbers there is one output."""
+def labeled(batch: Batch, form: LabelForm, missing: Sequence[int] = ()) -> Batch:
+    """Return a batch whose labels have a form, and whose teacher is right about them.
+
+    Args:
+        batch: From `batch_of`.
+        form: That of the labels. Of numbers there is one output.
+        missing: Rows that have no label.
+    """
     import torch
 
-    if form == "id":
-        labels = batch.labels
-    elif form == "several":
-        labels = torch.nn.functional.one_hot(batch.labels)
+    labels, student, teacher = labels_of(batch.labels, form), batch.student, batch.teacher
+    if form == "several":
         labels[0] = 0  # a text may have none of them
-    else:
-        student = replace(batch.student, logits=batch.student.logits[:, :1].detach())
-        teacher = replace(batch.teacher, logits=batch.teacher.logits[:, :1])
-        student.logits.requires_grad_()
-        batch = replace(batch, student=student, teacher=teacher)
-        labels = batch.labels / 2
-    if missing:
-        labels = torch.full_like(labels, torch.nan if form == "number" else -100)
-    return replace(batch, labels=labels)
+        teacher = replace(teacher, logits=8.0 * labels - 4)
+    elif form == "number":
+        teacher = replace(teacher, logits=labels[:, None].clone())
+        student = replace(student, logits=student.logits.detach()[:, :1].requires_grad_())
+    labels[list(missing)] = torch.nan if form == "number" else -100
+    return Batch(student, teacher, labels, batch.mask)
+
+
+def labels_of(ids: Tensor, form: LabelForm) -> Tensor:
+    """Return labels of a form that go by ids ``[batch]``."""
+    import torch
+
+    if form == "several":
+        return torch.nn.functional.one_hot(ids)
+    return ids / 2 if form == "number" else ids.clone()
 
 
 def call(objective: Objective, batch: Batch, parts: nn.Module | None, *, seed: int = 0) -> Tensor:
@@ -220,7 +236,7 @@ def school(case: Case) -> tuple[Learner, dict[str, Any], LiveTeacher | None]:
     """Return a learner with a tiny random BERT, its inputs, and the teacher if one is needed.
 
     Nothing drops out, so that two losses can be compared. There are 4 classes, and not the 3 of
-    `batch_of`.
+    `batch_of`; or one output for numbers.
     """
     import torch
 
@@ -229,8 +245,9 @@ def school(case: Case) -> tuple[Learner, dict[str, Any], LiveTeacher | None]:
     pair = replace(PLAIN, layer_map=(0, 2), teacher_layers=3)
     objective, tokenizer = case.objective, _tokenizer()
     live: LiveTeacher | None = None
+    outputs = 1 if case.form == "number" else 4
     if objective.needs:
-        teacher = _bert(pair.teacher_layers)
+        teacher = _bert(pair.teacher_layers, outputs)
         live = LiveTeacher(
             teacher,
             tokenizer,
@@ -238,10 +255,10 @@ def school(case: Case) -> tuple[Learner, dict[str, Any], LiveTeacher | None]:
             max_length=max(LENGTHS),
             wants=asked([objective], pair)[1],
         )
-    learner = Learner(_bert(2), [objective], live, pair).train()
+    learner = Learner(_bert(2, outputs), [objective], live, pair).train()
     learner.parts.eval()
     inputs = dict(tokenizer(list(TEXTS), padding=True, return_tensors="pt"))
-    inputs |= {"labels": torch.tensor([0, 2, 1, 3, 0, 2]), "texts": TEXTS}
+    inputs |= {"labels": labels_of(torch.tensor([0, 2, 1, 3, 0, 2]), case.form), "texts": TEXTS}
     return learner, inputs, live
 
 
@@ -255,7 +272,7 @@ def _tokenizer() -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="[PAD]", unk_token="[UNK]")
 
 
-def _bert(layers: int) -> Any:
+def _bert(layers: int, outputs: int) -> Any:
     from transformers import BertConfig, BertForSequenceClassification
 
     config = BertConfig(
@@ -265,7 +282,7 @@ def _bert(layers: int) -> Any:
         num_attention_heads=PLAIN.student_heads,
         intermediate_size=32,
         max_position_embeddings=16,
-        num_labels=4,
+        num_labels=outputs,
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
         attn_implementation="eager",  # the only one that gives attention maps

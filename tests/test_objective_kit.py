@@ -12,7 +12,7 @@ import pytest
 import torch
 from pydantic import ConfigDict, Field
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from distill import DistillError, Objective, Outputs, objectives
 from distill.builtin.prediction import CrossEntropy, KullbackLeibler
@@ -107,7 +107,32 @@ class Relations(Objective):
         return ((own - told) ** 2).mean()
 
 
-@pytest.mark.parametrize("cls", [Cosine, Mixed, Relations], ids=lambda cls: cls.__name__)
+class Several(Objective):
+    """Labels of several at a time only, of which some may be unknown."""
+
+    takes: ClassVar[Any] = frozenset({"several"})
+
+    def loss(self, student: Any, teacher: Any, labels: Any, mask: Any, parts: Any) -> Any:
+        known = labels >= 0
+        own, wanted = student.logits[known], labels[known].to(student.logits.dtype)
+        total = binary_cross_entropy_with_logits(own, wanted, reduction="sum")
+        return total / known.sum().clamp(1)
+
+
+class Numbers(Objective):
+    """Absolute distance from a number."""
+
+    takes: ClassVar[Any] = frozenset({"number"})
+
+    def loss(self, student: Any, teacher: Any, labels: Any, mask: Any, parts: Any) -> Any:
+        known = ~labels.isnan()
+        away = student.logits[known, 0] - labels[known].to(student.logits.dtype)
+        return away.abs().sum() / known.sum().clamp(1)
+
+
+@pytest.mark.parametrize(
+    "cls", [Cosine, Mixed, Relations, Several, Numbers], ids=lambda cls: cls.__name__
+)
 def test_other_ways_to_keep_the_contract_pass(cls: type[Objective]) -> None:
     assert failing(cls) == set()
 
@@ -322,6 +347,26 @@ class Averaged(CrossEntropy):
         return cross_entropy(student.logits, labels)
 
 
+class Clamped(CrossEntropy):
+    """Takes texts without a label for texts of the first one."""
+
+    takes: ClassVar[Any] = frozenset({"id"})
+
+    def loss(self, student: Any, teacher: Any, labels: Any, mask: Any, parts: Any) -> Any:
+        return cross_entropy(student.logits, labels.clamp(min=0))
+
+
+class Partly(CrossEntropy):
+    """Thinks of batches without a label, and of those in which all texts have one."""
+
+    takes: ClassVar[Any] = frozenset({"number"})
+
+    def loss(self, student: Any, teacher: Any, labels: Any, mask: Any, parts: Any) -> Any:
+        if labels.isnan().all():
+            return 0 * student.logits.sum()
+        return (student.logits[:, 0] - labels).square().mean()
+
+
 class Taking(CrossEntropy):
     """Takes what nobody gives."""
 
@@ -478,7 +523,7 @@ CALLS = {*CHECKS} - {"class", "fields", "recipe", "parts"}
         (Spelled, "needs", "`needs` is 'logits'", ("learner", "cache")),
         (Undeclared, "needs", "reads teacher.logits", ()),
         (Peeking, "needs", "reads student.hidden", ()),
-        (Orphan, "needs", "there may be no teacher", ("learner",)),
+        (Orphan, "needs", "there may be no teacher", ("labels", "learner")),
         (Double, "loss", "torch.float64", ()),
         (
             Vector,
@@ -503,7 +548,9 @@ CALLS = {*CHECKS} - {"class", "fields", "recipe", "parts"}
         (Idle, "pairs", "no gradient reaches weight", ()),
         (Wordy, "tokens", "with other tokens", ()),
         (Counted, "labels", "form 'number' it stopped with", ()),
-        (Averaged, "labels", "in a batch that has none the loss is nan", ()),
+        (Averaged, "labels", "'id' that all lack the loss is nan", ()),
+        (Clamped, "labels", "it learns from those rows, too", ()),
+        (Partly, "labels", "'number' that two rows lack the loss is nan", ()),
         (Taking, "labels", "frozenset of some of id, number, several", ()),
         (Contrary, "imitation", "Look for a sign", ()),
         (Rooted, "imitation", "gradient's norm", ()),
