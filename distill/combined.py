@@ -1,7 +1,7 @@
 """Several teachers behind one: their mean, a weighted mean, one for each text.
 
-Only logits can be combined, of labels that exclude one another, and those of a combination are the
-logarithms of its probabilities. A combination is cached or combined again like any other teacher.
+Only logits can be combined; those of a mean are the logarithms of its probabilities, of labels that
+exclude one another. A combination is cached or combined again like any other teacher.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from distill.windows import Windows
 
-    #: Asks one teacher about the rows of a batch with these numbers, and returns the logarithms of
-    #: its probabilities ``[rows, classes]``.
+    #: Asks one teacher about the rows of a batch with these numbers, and returns its logits
+    #: ``[rows, classes]``.
     Ask = Callable[[Teacher, Sequence[int]], Tensor]
 
 #: When weights are found: no weight moves by more than this in a step, or so many steps.
@@ -73,7 +73,7 @@ class Combined(ABC):
 
         def ask(teacher: Teacher, rows: Sequence[int]) -> Tensor:
             own = {name: tensor[list(rows)] for name, tensor in inputs.items()}
-            return teacher([texts[row] for row in rows], own).logits.float().log_softmax(-1)
+            return teacher([texts[row] for row in rows], own).logits.float()
 
         return Signals(self._logits(texts, ask))
 
@@ -81,7 +81,7 @@ class Combined(ABC):
         """Answer texts for which there are no inputs of a student."""
 
         def ask(teacher: Teacher, rows: Sequence[int]) -> Tensor:
-            return teacher.ask([texts[row] for row in rows]).logits.float().log_softmax(-1)
+            return teacher.ask([texts[row] for row in rows]).logits.float()
 
         return Signals(self._logits(texts, ask))
 
@@ -172,7 +172,8 @@ class PerExample(Combined):
     def _logits(self, texts: Sequence[str], ask: Ask) -> Tensor:
         import torch
 
-        logs = torch.stack([ask(teacher, range(len(texts))) for teacher in self.teachers])
+        heard = [ask(teacher, range(len(texts))) for teacher in self.teachers]
+        logs = torch.stack(heard).log_softmax(-1)
         value = torch.special.entr(logs.exp()).sum(-1).neg()
         for row, text in enumerate(texts):
             label = self.labels.get(text_key(text))
@@ -194,12 +195,16 @@ class OutOfFold(Combined):
         teachers: Who is asked; teacher ``i`` learnt from all training texts but those of fold
             ``i``.
         folds: The fold of each training text. Repeated texts have to be in one fold.
+        exclusive: Whether a text has exactly one label. If not, what several teachers say of a text
+            is the mean of their logits, which are odds of single labels or numbers.
 
     Raises:
         DistillError: A fold has no teacher, or a teacher is asked for more than its logits.
     """
 
-    def __init__(self, teachers: Sequence[Teacher], folds: Mapping[str, int]) -> None:
+    def __init__(
+        self, teachers: Sequence[Teacher], folds: Mapping[str, int], *, exclusive: bool = True
+    ) -> None:
         super().__init__(teachers)
         if odd := sorted(set(folds.values()) - set(range(len(teachers)))):
             raise DistillError(
@@ -207,6 +212,7 @@ class OutOfFold(Combined):
                 f"0 to {len(teachers) - 1}."
             )
         self.folds = {text_key(text): int(fold) for text, fold in folds.items()}
+        self.exclusive = exclusive
 
     def _logits(self, texts: Sequence[str], ask: Ask) -> Tensor:
         import torch
@@ -215,13 +221,21 @@ class OutOfFold(Combined):
         found: dict[int, Tensor] = {}
         for fold in set(folds):
             rows = [row for row, own in enumerate(folds) if own == fold]
-            heard = self.teachers if fold is None else (self.teachers[fold],)
-            mixed = _mixed([ask(one, rows) for one in heard], [1 / len(heard)] * len(heard))
-            found |= zip(rows, mixed, strict=True)
+            found |= zip(rows, self._of_fold(fold, rows, ask), strict=True)
         return torch.stack([found[row] for row in range(len(texts))])
 
+    def _of_fold(self, fold: int | None, rows: Sequence[int], ask: Ask) -> Tensor:
+        import torch
+
+        if fold is not None:
+            return ask(self.teachers[fold], rows)
+        heard = [ask(one, rows) for one in self.teachers]
+        if not self.exclusive:
+            return torch.stack(heard).mean(0)
+        return _mixed(heard, [1 / len(heard)] * len(heard))
+
     def _facts(self) -> Any:
-        return self.folds
+        return [self.folds, self.exclusive]
 
 
 def skill_weights(logits: Sequence[np.ndarray], labels: Sequence[int] | np.ndarray) -> list[float]:
@@ -259,9 +273,9 @@ def skill_weights(logits: Sequence[np.ndarray], labels: Sequence[int] | np.ndarr
     return [float(weight) for weight in weights]
 
 
-def _mixed(logs: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-    """Return the logarithms of the weighted mean of probabilities, given by their logarithms."""
+def _mixed(logits: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """Return the logarithms of the weighted mean of the probabilities that logits stand for."""
     import torch
 
-    shares = logs[0].new_tensor(weights).log()
-    return torch.logsumexp(torch.stack(list(logs)) + shares[:, None, None], dim=0)
+    logs, shares = torch.stack(list(logits)).log_softmax(-1), logits[0].new_tensor(weights).log()
+    return torch.logsumexp(logs + shares[:, None, None], dim=0)

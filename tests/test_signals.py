@@ -532,11 +532,23 @@ def test_teachers_with_other_labels_and_tokens_are_combined_by_name(
     wanted = expected(name, torch.stack([direct(one, texts) for one in teachers]), texts)
     cache = CachedTeacher(tmp_path / "c", combined, texts, batch_size=7)
     for told in (combined(texts, inputs), combined.ask(texts), cache(texts, inputs)):
-        assert torch.allclose(told.logits.exp(), wanted, atol=1e-5)
-        assert torch.allclose(told.logits.logsumexp(-1), torch.zeros(len(texts)), atol=1e-5)
+        assert torch.allclose(told.logits.softmax(-1), wanted, atol=1e-5)
     assert combined.classes == 3
     # A combination of combinations is one more teacher.
-    assert torch.allclose(Mean([combined] * 2).ask(texts).logits, told.logits, atol=1e-5)
+    again = Mean([combined] * 2).ask(texts).logits
+    assert torch.allclose(again.exp(), wanted, atol=1e-5)
+
+
+def test_teachers_of_folds_answer_where_labels_do_not_exclude_one_another(
+    tiny_backbone: Make,
+) -> None:
+    teachers = several(tiny_backbone("bert"))
+    inputs = tiny.batch(TEXTS)
+    each = torch.stack([teacher(TEXTS, inputs).logits for teacher in teachers])
+    told = OutOfFold(teachers, FOLD_OF, exclusive=False)(TEXTS, inputs).logits
+    for row, text in enumerate(TEXTS):
+        wanted = each[FOLD_OF[text], row] if text in FOLD_OF else each[:, row].mean(0)
+        torch.testing.assert_close(told[row], wanted)
 
 
 def test_no_teacher_answers_a_row_that_it_learnt_from(tiny_backbone: Make, tmp_path: Path) -> None:
