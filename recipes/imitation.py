@@ -20,7 +20,7 @@ from tempfile import mkdtemp
 from typing import TYPE_CHECKING
 
 from adapters.backbone import head_modules
-from distill import LiveTeacher, Pair
+from distill import LiveTeacher, Objective, Pair
 from distill.learner import Learner
 from distill.live import reading
 from distill.objective import asked
@@ -91,7 +91,7 @@ def imitate(work: Workspace, start: Start, teacher: PreTrainedModel) -> Imitated
         max_length=work.max_length,
         wants=asked(settings.objectives, pair)[1],
         same_tokens=pair.same_tokens,
-        reading=long_text.reading(work.recipe.data.long, work.max_length),
+        reading=long_text.reading(work.recipe.data.long, work.max_length, work.task.pairs),
         bf16=work.hardware.bf16_for(settings.train.precision, work.recipe.allow_fallback),
     )
     folder = cache_folder() / "imitations" / _key(work, parent, student, start.tokenizer, texts)
@@ -195,6 +195,7 @@ def _key(
     facts = [
         settings.model_dump(mode="json"),
         [_source(type(objective)) for objective in settings.objectives],
+        work.hardware.bf16_for(settings.train.precision, recipe.allow_fallback),
         recipe.seed,
         work.max_length,
         *([recipe.data.long.model_dump()] if recipe.data.long.way != "head" else []),
@@ -211,9 +212,13 @@ def _key(
     return digest.hexdigest()[:16]
 
 
-def _source(cls: type) -> str:
-    """Return the source of a class, so that what an edited plug-in computes is learnt anew."""
-    try:
-        return inspect.getsource(cls)
-    except (OSError, TypeError):
-        return cls.__qualname__
+def _source(cls: type[Objective]) -> list[str]:
+    """Return the sources of a class and its bases, so that an edited plug-in learns anew."""
+
+    def source(one: type) -> str:
+        try:
+            return inspect.getsource(one)
+        except (OSError, TypeError):
+            return one.__qualname__
+
+    return [source(one) for one in cls.__mro__ if issubclass(one, Objective)]

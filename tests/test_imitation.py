@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,19 @@ def test_a_second_run_starts_from_what_the_first_has_learnt(
     for one, other in zip(again.student.modules(), bench.first.student.modules(), strict=True):
         assert (one.training, getattr(one, "p", 0)) == (other.training, getattr(other, "p", 0))
     assert all(weight.requires_grad for weight in bench.first.student.parameters())
+
+
+def test_what_was_learnt_in_another_precision_is_not_taken(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = bench.make(tmp_path / "again")
+    work.hardware = replace(work.hardware, bf16=True)
+    monkeypatch.setattr(imitation, "fit", stop)
+    with pytest.raises(StopError):
+        bench.imitate(work)
+    assert not work.missing_capabilities()
+    asked = bench.make(tmp_path / "asked", "distill.imitate.train.precision=bf16")
+    assert "no bfloat16" in asked.missing_capabilities()[0]
 
 
 def test_a_task_with_other_labels_starts_from_it_too(
