@@ -21,6 +21,7 @@ def students(work: Workspace) -> dict[str, Workspace]:
         recipe = work.recipe.model_copy(update={"distill": distill})
         other = Workspace(recipe, work.folder, work.hardware, work.offline)
         other.ledger, other.rows, other.max_length = work.ledger, work.rows, work.max_length
+        other.task = work.task  # it has read the rows, and knows what it has read
         found[f"{STUDENT}-{number}"] = other
     return found
 

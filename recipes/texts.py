@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from random import Random
 from typing import TYPE_CHECKING
 
+from export.edge import PAIR
 from recipes import assets
 from recipes.augmentations import Source, Variant, rows, variants
 from recipes.console import say
@@ -19,6 +20,7 @@ from recipes.errors import RecipeError
 from recipes.imbalance import copies_of
 from recipes.recipe import TrainSettings
 from recipes.tasks import Split
+from recipes.tasks.columns import choose_pair, joined, only_text
 from recipes.tasks.tables import read_table
 from recipes.workspace import Workspace
 
@@ -159,7 +161,10 @@ def _read(work: Workspace, name: str) -> tuple[list[str], int]:
     else:
         frames = {k: f for k, f in assets.rows(asset).items() if k not in _REPORTED}
     found = [text for frame in frames.values() for text in _texts(frame, name, work)]
-    kept = without(dict.fromkeys(found), [*work.rows.validation.texts, *work.rows.test.texts])
+    held = [*work.rows.validation.texts, *work.rows.test.texts]
+    if work.task.pairs:  # nor is half of one learnt from
+        held += [part for text in held for part in text.split(PAIR)]
+    kept = without(dict.fromkeys(found), held)
     if not kept:
         raise RecipeError(
             f"{name} has no text to learn from besides those of the validation and test rows. "
@@ -169,14 +174,16 @@ def _read(work: Workspace, name: str) -> tuple[list[str], int]:
 
 
 def _texts(frame: DataFrame, name: str, work: Workspace) -> list[str]:
-    """Return the texts of a table: of the column ``text``, of `data.text`, or of its only one."""
-    wanted = ("text", work.recipe.data.text, *(frame.columns if len(frame.columns) == 1 else ()))
-    column = next((column for column in wanted if column in frame.columns), None)
-    if column is None:
-        raise RecipeError(
-            f"{name} has the columns {', '.join(map(str, frame.columns))}; which holds the texts? "
-            "Call it text, or give a file with that column alone."
-        )
-    longest = work.recipe.data.max_characters
+    """Return the texts of a table: single ones, or pairs where it has them and rows are pairs."""
+    settings = work.recipe.data
+    given, pair = (
+        name if name in frame.columns else None for name in (settings.text, settings.pair)
+    )
+    if work.task.pairs:
+        first, second, _ = choose_pair(frame, given, pair, name)
+        if first is not None and second is not None:
+            frame, given = joined(frame, first, second), first
+    column = given or only_text(frame, name)
+    longest = settings.max_characters
     values = frame[column].tolist()
     return [value for value in values if isinstance(value, str) and len(value) <= longest]

@@ -16,6 +16,7 @@ from tiny_work import StopError, held_out, workspace
 
 from recipes.augmentations import Augmentation, Source, augmentations
 from recipes.errors import RecipeError
+from recipes.others import students
 from recipes.reading import read_recipe
 from recipes.stages import finetune
 from recipes.texts import check_texts, more_texts, plain_texts, training_rows, without
@@ -109,6 +110,37 @@ def test_what_augmentation_makes_gives_nothing_away(
         assert list(grown.texts) == [*work.rows.train.texts, NEW]
 
 
+@pytest.fixture
+def pairs(tmp_path: Path) -> list[str]:
+    """Write the rows of a run on pairs of texts, and return them as lines."""
+    single = [text for text, _ in tiny.rows(240)]
+    found = [f"{one},{other}" for one, other in zip(single[::2], single[1::2], strict=True)]
+    labeled = [f"{line},{('same', 'other')[place % 2]}" for place, line in enumerate(found)]
+    write(tmp_path / "run.csv", "premise,hypothesis,label", *labeled)
+    return found
+
+
+def test_pairs_are_read_as_pairs_and_no_half_of_a_held_one(
+    make: Make, tmp_path: Path, pairs: list[str]
+) -> None:
+    work = make()
+    single = [part for line in pairs for part in line.split(",")]
+    halves = {part for text in held_out(work) for part in text.split("\t")}
+    assert halves < set(single)
+    found = plain_texts(work, write(tmp_path / "halves.csv", "text", *single, NEW))
+    assert NEW in found
+    assert not halves & set(found)
+    more = write(tmp_path / "more.csv", "premise,hypothesis", "one,two", *pairs)
+    assert set(plain_texts(work, more)) == {"one\ttwo", *work.rows.train.texts}
+
+
+def test_further_students_read_pairs_too(make: Make, pairs: list[str]) -> None:
+    work = make("distill.others=[{layers: 1}]", "export.choose=pareto")
+    assert work.rows.train.texts[0].count("\t") == 1
+    one, other = (each.examples("test", work.tokenizer) for each in students(work).values())
+    assert [row["input_ids"] for row in one] == [row["input_ids"] for row in other]
+
+
 def test_what_is_made_of_the_rows_comes_with_what_is_read(make: Make, tmp_path: Path) -> None:
     path = write(tmp_path / "plain.txt", NEW)
     work = make(f"distill.text={path}", "distill.augment=[swap]", "distill.copies=2")
@@ -144,6 +176,8 @@ def test_texts_without_letters_are_told_apart() -> None:
         ("a.csv", ["sentence", "one"], ["one"]),
         ("a.csv", ["text,label", "one,x"], ["one"]),
         ("a.csv", ["review,label", "one,x"], ["one"]),
+        ("a.csv", ["text,review", "wrong,one"], ["one"]),
+        ("a.csv", ["id,question", "5,one"], ["one"]),
         ("a.jsonl", ['{"text": "one", "label": 3}', '{"text": 5}', '{"text": null}'], ["one"]),
     ],
 )
@@ -160,7 +194,7 @@ def test_the_texts_of_a_table_are_found(
 @pytest.mark.parametrize(
     ("name", "lines", "told"),
     [
-        ("a.csv", ["one,two", "1,2"], "a.csv has the columns one, two; which holds the texts?"),
+        ("a.csv", ["one,two", "1,2"], 'a.csv holds the texts? There are "one"'),
         ("a.txt", [], "a.txt is empty"),
         ("a.json", ["[]"], "a.json is no table that can be read"),
     ],

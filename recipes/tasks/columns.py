@@ -81,6 +81,23 @@ def choose_columns(
     return found_text, found_label, notes
 
 
+def only_text(frame: DataFrame, where: str) -> str:
+    """Return the column of the texts of a table without labels: a well-known name, or its only one.
+
+    Raises:
+        RecipeError: No guess is safe.
+    """
+    columns = [str(column) for column in frame.columns]
+    found = columns[0] if len(columns) == 1 else _by_name("text", columns, taken=None)
+    if found is None:
+        raise RecipeError(
+            f"Which column of {where} holds the texts? There are "
+            f"{listed(map(shown, columns), 20)}. Call it text, or as data.text says, or give a "
+            "file with that column alone."
+        )
+    return found
+
+
 def choose_pair(
     frame: DataFrame, text: str | None, pair: str | None, where: str
 ) -> tuple[str | None, str | None, list[str]]:
