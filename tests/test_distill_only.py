@@ -194,6 +194,10 @@ def test_a_finished_teacher_becomes_a_small_bundle(
     assert any("taken as it is" in note for note in rows["teacher"]["notes"])
     assert any("imitated its backbone on" in note for note in rows["student"]["notes"])
     assert rows["student"]["parameters"] == rows["student-alone"]["parameters"]
+    # It reads as much, whatever validation says on the way.
+    assert rows["student-alone"]["tokens_read"] == pytest.approx(
+        rows["student"]["tokens_read"], rel=0.1
+    )
     left = {path.name for path in out.iterdir()}
     assert "signals" in left  # logits alone: small, and of use to a later student
     assert not {"folds", "imitation"} & left

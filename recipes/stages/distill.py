@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from distill import Objective, objectives
 from distill.learner import Learner
 from recipes.console import is_main, say
+from recipes.distributed import wait
 from recipes.imbalance import called_here, class_weights, label_terms, say_measures
 from recipes.imitation import Imitated, imitate
-from recipes.ledger import Row
+from recipes.ledger import Ledger, Row
 from recipes.others import STUDENT, students
 from recipes.proof import agreement, answer_splits, check_reload, count, learning, measured, size
 from recipes.recipe import TrainSettings
@@ -55,9 +56,10 @@ def run(work: Workspace) -> None:
             shutil.rmtree(work.folder / name, ignore_errors=True)
     start, known, train = lesson.start, lesson.known, settings.train
     if settings.alone == "reading":
-        read = train.epochs * _tokens(work, train, lesson.examples) + lesson.earlier
-        epochs = round(read / _tokens(work, train, known))
-        train = train.model_copy(update={"epochs": max(1, epochs)})
+        wait()  # the row is written by the first process
+        read = Ledger(work.ledger.path)[STUDENT].tokens_read
+        epochs = max(1, round(read / _tokens(work, train, known)))
+        train = train.model_copy(update={"epochs": epochs, "patience": None})
     terms = _weighted(work, called_here(work.problem, label_terms(settings.objectives)), known)
     learner = Learner(start.alone, terms, None, start.pair)
     said = [f"learnt from the labels alone, for at most {counted(train.epochs, 'epoch')}"]
