@@ -51,16 +51,23 @@ class Hardware:
             )
         return "none"
 
-    def bf16_for(self, precision: Precision, allow_fallback: bool) -> bool:
+    def bf16_for(
+        self, precision: Precision, allow_fallback: bool, key: str = "train.precision"
+    ) -> bool:
         """Tell whether to compute in bfloat16.
+
+        Args:
+            precision: What the recipe asks for.
+            allow_fallback: Whether float32 will do where the device lacks it.
+            key: What asks, for the message.
 
         Raises:
             AdapterError: It was demanded, the device lacks it, and falling back is not allowed.
         """
         if precision == "bf16" and not self.bf16 and not allow_fallback:
             raise AdapterError(
-                f"train.precision=bf16 was asked for, but {self.name} has no bfloat16 arithmetic. "
-                "Set train.precision=auto, or allow_fallback=true to go on in float32."
+                f"{key}=bf16 was asked for, but {self.name} has no bfloat16 arithmetic. "
+                f"Set {key}=auto, or allow_fallback=true to go on in float32."
             )
         return precision != "float32" and self.bf16
 

@@ -168,5 +168,9 @@ def layer_stack(model: PreTrainedModel) -> nn.ModuleList:
 
 
 def spread(student_layers: int, teacher_layers: int) -> tuple[int, ...]:
-    """Return the teacher layer that each student layer answers to: evenly, the last to the last."""
-    return tuple((i + 1) * teacher_layers // student_layers - 1 for i in range(student_layers))
+    """Return the teacher layer that each student layer answers to: evenly, the last to the last.
+
+    Of a student that is deeper than its teacher several layers answer to one.
+    """
+    ends = ((i + 1) * teacher_layers // student_layers for i in range(student_layers))
+    return tuple(max(0, end - 1) for end in ends)

@@ -156,7 +156,7 @@ def called_here(problem: Problem, given: Sequence[Objective]) -> tuple[Objective
     form = _form(problem)
     for objective in given:
         name = objectives.name_of(type(objective))
-        if form not in objective.takes:
+        if form not in objective.takes or name in _substitutes() - {*problem.objectives.values()}:
             raise RecipeError(
                 f"The objective {name} is not for {problems.name_of(type(problem))} data, in which "
                 f"{_FORMS[form]}. Leave it out, or take ce, which is for all."
@@ -278,6 +278,11 @@ def _default(name: str) -> Any:
 
 def _trainings(work: Workspace) -> list[tuple[str, TrainSettings]]:
     return [("train", work.recipe.train), ("distill.train", work.recipe.distill.train)]
+
+
+def _substitutes() -> set[str]:
+    """Return the objectives that take another's place in some problems, and are for no others."""
+    return {name for _, problem in problems for name in problem.objectives.values()}
 
 
 def _form(problem: Problem) -> LabelForm:

@@ -50,8 +50,8 @@ def check_possible(work: Workspace) -> Start:
     _ = work.rows, work.max_length
     check_decide(work)
     check_pool(recipe.data.long, work.problem, work.task.pairs)
-    for settings in (recipe.train, recipe.distill.train, *([imitate.train] if imitate else [])):
-        work.hardware.bf16_for(settings.precision, recipe.allow_fallback)
+    for key, settings in recipe.trainings.items():
+        work.hardware.bf16_for(settings.precision, recipe.allow_fallback, f"{key}.precision")
     if recipe.strategy is None:
         work.load_taught()
     else:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 #: Training rows that layers, neurons and heads are measured on, and how many at a time.
 _MEASURED_ROWS, _MEASURED_BATCH = 64, 32
+#: Training rows by which two tokenizers are compared.
+_PROBES = 256
 
 
 @dataclass(frozen=True)
@@ -76,9 +78,18 @@ def make(work: Workspace, teacher: PreTrainedModel) -> Start:
         student,
         teacher,
         kept if settings.model is None else spread(len(kept), depth),
-        same_tokens=tokenizer.get_vocab() == work.tokenizer.get_vocab(),
+        same_tokens=same_tokens(work, tokenizer, work.tokenizer),
     )
     return Start(student, alone, tokenizer, origin, kept, pair)
+
+
+def same_tokens(
+    work: Workspace, one: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase
+) -> bool:
+    """Tell whether two tokenizers have the same tokens and read training texts alike."""
+    texts = list(work.rows.train.texts[:_PROBES])
+    first, second = ([own.get_vocab(), own(texts)["input_ids"]] for own in (one, other))
+    return first == second
 
 
 def trimmed(work: Workspace, start: Start, texts: Sequence[str]) -> Start:
@@ -158,7 +169,8 @@ def described(distill: DistillSettings) -> str:
 
 def foretold(work: Workspace, start: Start) -> list[str]:
     """Return what is known of the student before it learns, a sentence each."""
-    found = estimate(start.student)
+    bits = {"int8": 8, "int4": 4}[work.recipe.export.embeddings]
+    found = estimate(start.student, embedding_bits=bits)
     layers = ", ".join(map(str, start.kept))
     settings = work.recipe.distill
     said = [

@@ -19,7 +19,7 @@ from recipes.distributed import main_first
 from recipes.folds import fold_teachers
 from recipes.long_text import reading
 from recipes.stages import SIGNALS
-from recipes.students import Start
+from recipes.students import Start, same_tokens
 from recipes.texts import origins
 from recipes.workspace import Workspace, load_tokenizer
 
@@ -101,7 +101,8 @@ def _combined(work: Workspace, teacher: PreTrainedModel, start: Start) -> Teache
     else:
         models, fold_of = fold_teachers(work, settings.folds)
         folds = {text: fold_of[row] for text, row in origins(work).items()}
-        own = OutOfFold([_live(work, one, work.tokenizer, start) for one in models], folds)
+        learnt = [_live(work, one, work.tokenizer, start) for one in models]
+        own = OutOfFold(learnt, folds, exclusive=work.problem.exclusive)
     others = [_live(work, *further_teacher(work, name), start) for name in settings.teachers]
     heard = [own, *others]
     if len(heard) == 1:
@@ -146,7 +147,7 @@ def _live(
         work.rows.labels,
         max_length=work.max_length,
         wants=asked(settings.objectives, start.pair)[1],
-        same_tokens=start.tokenizer.get_vocab() == tokenizer.get_vocab(),
+        same_tokens=same_tokens(work, start.tokenizer, tokenizer),
         reading=reading(work.recipe.data.long, work.max_length, work.task.pairs),
         bf16=work.hardware.bf16_for(settings.train.precision, work.recipe.allow_fallback),
     )

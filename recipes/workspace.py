@@ -184,7 +184,8 @@ class Workspace:
         """Return what the recipe asks for and the machine does not have, a sentence each."""
         recipe, hardware = self.recipe, self.hardware
         missing = []
-        if "bf16" in (recipe.train.precision, recipe.distill.train.precision) and not hardware.bf16:
+        asked = {settings.precision for settings in recipe.trainings.values()}
+        if "bf16" in asked and not hardware.bf16:
             missing.append(f"{hardware.name} has no bfloat16 arithmetic: computed in float32")
         if self.quantization != recipe.backbone.quantization:
             missing.append(

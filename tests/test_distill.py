@@ -49,6 +49,10 @@ def test_spread_ends_at_the_last_layer() -> None:
     assert spread(3, 12) == (3, 7, 11)
 
 
+def test_a_student_may_be_deeper_than_its_teacher() -> None:
+    assert spread(6, 4) == (0, 0, 1, 1, 2, 3)
+
+
 @pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
 def test_cutting_keeps_embeddings_head_and_the_chosen_layers(
     tiny_backbone: Make, tmp_path: Path, architecture: str

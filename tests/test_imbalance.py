@@ -482,6 +482,7 @@ def test_weights_that_draws_have_made_needless_are_refused(make: Make) -> None:
         ("regression", "focal", "not for regression data, in which a row has a number"),
         ("regression", "soft_ordinal", "take ce, which is for all"),
         ("multi_label", "soft_ordinal", "in which a row may have several labels"),
+        ("single_label", "soft_ordinal", "not for single_label data"),
     ],
 )
 def test_a_student_cannot_learn_from_labels_of_another_form(

@@ -83,6 +83,7 @@ class CrossEntropy(_FromLabels):
             a model from becoming too sure (Szegedy et al., 2016, arXiv:1512.00567).
     """
 
+    paper: ClassVar[str] = "Bridle, 1990, Neurocomputing, NATO ASI Series F 68, 227-236"
     takes: ClassVar[frozenset[LabelForm]] = Objective.takes
 
     smoothing: float = Field(default=0.0, ge=0, lt=1)

@@ -80,6 +80,13 @@ class Recipe(Settings):
     allow_fallback: bool = True
     plugins: Annotated[tuple[str, ...], Field(strict=False)] = ()
 
+    @property
+    def trainings(self) -> dict[str, TrainSettings]:
+        """Every training by its key."""
+        imitate = self.distill.imitate
+        found = {"train": self.train, "distill.train": self.distill.train}
+        return found | ({"distill.imitate.train": imitate.train} if imitate is not None else {})
+
     @model_validator(mode="after")
     def _possible(self) -> Recipe:
         if self.strategy is None:
