@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from recipes.recipe import Recipe
 from recipes.stages import STAGES
 from recipes.tasks import Split, tasks
 from recipes.tasks.text_classification import TextClassification
+from recipes.training import Trained
 from recipes.workspace import Workspace
 
 Make = Callable[[str], Path]
@@ -250,10 +252,29 @@ def imitation(bench: Bench, recipe: Recipe) -> Any:
 
 
 def alone(bench: Bench, recipe: Recipe) -> Any:
-    """Return what the student without a teacher is given."""
+    """Return what the student without a teacher is given, once the other has read so much."""
+    row = SimpleNamespace(tokens_read=50_000)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("recipes.ledger.Ledger.__contains__", lambda _, name: name == "student")
+        patch.setattr("recipes.ledger.Ledger.__getitem__", lambda *_: row)
         return lesson(bench, recipe)
+
+
+def refined(bench: Bench, recipe: Recipe) -> Any:
+    """Return what the student's second training is given."""
+    seen: list[Any] = []
+
+    def record(learner: Any, train: Any, *_: Any, **given: Any) -> Trained:
+        seen.append(([row["texts"] for row in train], given["settings"]))
+        if len(seen) == 2:
+            raise StopError
+        return Trained([{"epoch": 1.0}], 1.0, 1)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("recipes.stages.distill.fit", record)
+        with pytest.raises(StopError):
+            bench.after(recipe, "distill")
+    return seen[1]
 
 
 def taught_rows(bench: Bench, recipe: Recipe) -> Any:
@@ -393,6 +414,7 @@ def chosen(bench: Bench, recipe: Recipe) -> Any:
 
 KL = "distill.objectives=[kl]"
 IMITATE = ["distill.imitate.text=DIR/plain.txt"]
+REFINE = ["distill.augment=[swap]", "distill.refine={}"]
 
 #: Key to an override that has to change something, and to where the change is seen.
 WINDOWS = ["data.long={way: windows, stride: 4}"]
@@ -484,6 +506,9 @@ KEYS: dict[str, tuple[list[str], Probe]] = {
     "distill.copies": (["distill.augment=[swap]", "distill.copies=1"], lesson),
     "distill.train.augment": (["distill.train.augment=[swap]"], lesson),
     "distill.train.copies": (["distill.train.augment=[swap]", "distill.train.copies=3"], lesson),
+    "distill.refine.epochs": ([*REFINE, "distill.refine.epochs=3"], refined),
+    "distill.refine.learning_rate": ([*REFINE, "distill.refine.learning_rate=9e-9"], refined),
+    "distill.refine.batch_size": ([*REFINE, "distill.refine.batch_size=3"], refined),
     "distill.alone": (["distill.augment=[swap]", "distill.alone=reading"], alone),
     "distill.objectives.name": (["distill.objectives=[ce]"], lesson),
     "distill.imitate.parent": ([*IMITATE, "distill.imitate.parent=teacher"], imitation),
@@ -560,7 +585,8 @@ def leaves(tree: Any, prefix: str = "") -> Iterator[str]:
 
 
 def test_no_key_is_left_out() -> None:
-    everything = read_recipe("lora_cls", ["phases.classes=2", "distill.imitate={}"])
+    sections = ["distill.imitate={}", "distill.augment=[swap]", "distill.refine={}"]
+    everything = read_recipe("lora_cls", ["phases.classes=2", *sections])
     more = read_recipe("lora_cls", ["contrast={}"])  # which goes without phases
     further = {key for key in leaves(plain(more)) if key.startswith("contrast.")}
     assert set(KEYS) | {"contrast"} == {*leaves(plain(everything)), *further}

@@ -106,6 +106,23 @@ class ImitateSettings(Settings):
         return self
 
 
+class RefineSettings(Settings):
+    """The student's last training, on the training rows alone.
+
+    Further texts are many, and those that are made are crooked: a student that ends on the rows
+    themselves answers such rows better.
+
+    Attributes:
+        epochs: Passes over the training rows, at most; the best of them is kept.
+        learning_rate: Peak of the learning rate.
+        batch_size: Rows a step and process.
+    """
+
+    epochs: Positive = 6
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    batch_size: Positive = 16
+
+
 class DistillSettings(Settings):
     """How the student learns.
 
@@ -130,8 +147,11 @@ class DistillSettings(Settings):
         objectives: The terms of the loss. Of labels with an order ``ce`` is the loss with soft
             labels, as in `TrainSettings.loss`.
         train: The student's training.
+        refine: A training after it, on the training rows alone, by the same objectives, and in all
+            else as `train` says; null for none.
         alone: How long the student without a teacher learns: for as many epochs as the student, or
-            until it has read as much as the student has, earlier stages included.
+            until it has read as much as the student has, earlier stages included and whatever
+            `train` says about patience; its best epoch is kept.
     """
 
     student: StudentSettings = StudentSettings(layers=3)
@@ -147,6 +167,7 @@ class DistillSettings(Settings):
     imitate: ImitateSettings | None = None
     objectives: Objectives = (KullbackLeibler(), Hidden(), CrossEntropy())
     train: TrainSettings = TrainSettings(epochs=5, learning_rate=3e-4)
+    refine: RefineSettings | None = None
     alone: Literal["epochs", "reading"] = "epochs"
 
     @model_validator(mode="after")
@@ -155,6 +176,11 @@ class DistillSettings(Settings):
         without: dict[str, tuple[bool, str]] = {
             "combine": (bool(self.teachers), "distill.teachers names no further teacher"),
             "copies": (bool(self.augment), "distill.augment names no augmentation"),
+            "refine": (
+                bool(self.augment or self.text),
+                "the student has read the training rows alone before: neither distill.text nor "
+                "distill.augment adds to them",
+            ),
             **dict.fromkeys(
                 ("teacher", "teachers", "folds", "calibrate", "text", "augment"),
                 (taught, "no objective asks the teacher for anything"),

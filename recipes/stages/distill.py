@@ -61,11 +61,11 @@ def run(work: Workspace) -> None:
         epochs = max(1, round(read / _tokens(work, train, known)))
         train = train.model_copy(update={"epochs": epochs, "patience": None})
     terms = _weighted(work, called_here(work.problem, label_terms(settings.objectives)), known)
-    learner = Learner(start.alone, terms, None, start.pair)
+    training = _Training(Learner(start.alone, terms, None, start.pair), known, train)
     said = [f"learnt from the labels alone, for at most {counted(train.epochs, 'epoch')}"]
     if work.recipe.strategy is None and settings.student.model is None:
         said.append("starts from the teacher's own layers, as nothing else is known of them")
-    _learn(work, "student-alone", learner, start, known, train, time.perf_counter(), said)
+    _learn(work, "student-alone", start, [training], time.perf_counter(), said)
 
 
 @dataclass(frozen=True)
@@ -117,22 +117,23 @@ def _teach(work: Workspace, name: str, teacher: PreTrainedModel, lesson: _Lesson
     begun = time.perf_counter() - (before.seconds if before is not None else 0)
     taught = signals(work, teacher, start, lesson.texts)
     say_measures(work.problem, settings.train, _labels(lesson.examples))
-    terms = _weighted(work, called_here(work.problem, settings.objectives), lesson.examples)
-    learner = Learner(start.student, terms, taught, start.pair)
-    notes = _notes(work, lesson.more, before)
+    given = called_here(work.problem, settings.objectives)
+
+    def training(examples: Sequence[Example], train: TrainSettings) -> _Training:
+        terms = _weighted(work, given, examples)
+        return _Training(Learner(start.student, terms, taught, start.pair), examples, train)
+
+    trainings, notes = (
+        [training(lesson.examples, settings.train)],
+        _notes(work, lesson.more, before),
+    )
+    if (last := settings.refine) is not None:
+        train = settings.train.model_copy(update=last.model_dump())
+        trainings.append(training(lesson.known, train))
+        notes.append(f"refined on the training rows, for at most {counted(last.epochs, 'epoch')}")
     if name != STUDENT:
         notes.insert(0, described(settings))
-    _learn(
-        work,
-        name,
-        learner,
-        start,
-        lesson.examples,
-        settings.train,
-        begun,
-        notes,
-        lesson.earlier,
-    )
+    _learn(work, name, start, trainings, begun, notes, lesson.earlier)
 
 
 def _notes(work: Workspace, more: int, before: Imitated | None) -> list[str]:
@@ -167,47 +168,71 @@ def _tokens(work: Workspace, train: TrainSettings, examples: Sequence[Example]) 
     return epoch_tokens(examples, classes, train.resample)
 
 
+@dataclass(frozen=True)
+class _Training:
+    """One training of a student: its loss, what it reads, and how."""
+
+    learner: Learner
+    examples: Sequence[Example]
+    settings: TrainSettings
+
+
 def _learn(
     work: Workspace,
     name: str,
-    learner: Learner,
     start: Start,
-    examples: Sequence[Example],
-    settings: TrainSettings,
+    trainings: Sequence[_Training],
     begun: float,
     notes: Sequence[str],
     earlier: int = 0,
 ) -> None:
-    """Train one student, save it, reload it, and write its row; a finished one is left alone."""
+    """Train one student, save it, reload it, and write its row; a finished one is left alone.
+
+    Args:
+        work: The run.
+        name: Of the row and the folder.
+        start: From `recipes.students.make`.
+        trainings: One after the other, of the same student.
+        begun: When its work began, by `time.perf_counter`.
+        notes: What is told of it.
+        earlier: Tokens that it has read in a stage before.
+    """
     folder, tokenizer = work.folder / name, start.tokenizer
     if name in work.ledger:  # finished before the run was cut off
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         return
-    student, recipe = learner.student, work.recipe
-    set_dropout(student, settings.dropout)
+    learner, recipe = trainings[-1].learner, work.recipe
+    student = learner.student
+    set_dropout(student, trainings[-1].settings.dropout)
     student.requires_grad_(True)
     if not recipe.distill.student.train_embeddings:
         _embeddings(student).requires_grad_(False)
     trainable = learning(student)
-    trained = fit(
-        learner,
-        examples,
-        work.examples("validation", tokenizer),
-        title=name,
-        folder=folder / "checkpoints",
-        settings=settings,
-        problem=work.problem,
-        collate=work.task.collator(tokenizer),
-        hardware=work.hardware,
-        allow_fallback=recipe.allow_fallback,
-        seed=recipe.seed,
-    )
+    history: list[dict[str, float]] = []
+    read, passed, done = float(earlier), 0.0, []
+    for number, one in enumerate(trainings):
+        trained = fit(
+            one.learner,
+            one.examples,
+            work.examples("validation", tokenizer),
+            title=f"{name}, refined" if number else name,
+            folder=folder / "checkpoints" / ("refined" if number else ""),
+            settings=one.settings,
+            problem=work.problem,
+            collate=work.task.collator(tokenizer),
+            hardware=work.hardware,
+            allow_fallback=recipe.allow_fallback,
+            seed=recipe.seed,
+        )
+        done.append(trained)
+        history += [{**entry, "epoch": passed + entry["epoch"]} for entry in trained.history]
+        read += trained.history[-1]["epoch"] * _tokens(work, one.settings, one.examples)
+        passed += trained.history[-1]["epoch"]
     if not is_main():
         return
-    passed = _tokens(work, settings, examples)
     student.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    work.save_history(name, trained.history)
+    work.save_history(name, history)
     logits = answer_splits(work, torch_call(student), tokenizer)
     again = work.load(path=folder)
     check_reload(work, again, tokenizer, logits, f"The model in {folder}")
@@ -221,9 +246,9 @@ def _learn(
         threads=work.hardware.threads,
         seconds=time.perf_counter() - begun,
         teacher_seconds=getattr(learner.teacher, "seconds", 0.0),
-        tokens_per_second=trained.tokens_per_second,
-        tokens_read=earlier + round(trained.history[-1]["epoch"] * passed),
-        peak_memory_bytes=trained.peak_memory_bytes,
+        tokens_per_second=done[0].tokens_per_second,
+        tokens_read=round(read),
+        peak_memory_bytes=max(one.peak_memory_bytes for one in done),
         agreement=agreement(work, "merged", logits),
         notes=[*notes, *work.missing_capabilities()],
         **measured(work, name, logits, before="merged"),
