@@ -585,7 +585,7 @@ def leaves(tree: Any, prefix: str = "") -> Iterator[str]:
 
 
 def test_no_key_is_left_out() -> None:
-    sections = ["distill.imitate={}", "distill.augment=[swap]", "distill.refine={}"]
+    sections = ["distill.imitate={}", "distill.text=trec", "distill.refine={}"]
     everything = read_recipe("lora_cls", ["phases.classes=2", *sections])
     more = read_recipe("lora_cls", ["contrast={}"])  # which goes without phases
     further = {key for key in leaves(plain(more)) if key.startswith("contrast.")}
