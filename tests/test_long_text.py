@@ -27,11 +27,12 @@ from export.session import open_model
 from recipes.errors import RecipeError
 from recipes.long_text import Drawn, check_pool, findings, reading
 from recipes.problems import Problem
+from recipes.problems.classes import UNLABELLED
 from recipes.problems.single_label import SingleLabel
 from recipes.reading import read_recipe
 from recipes.recipe import LongSettings, TrainSettings
 from recipes.stages import STAGES
-from recipes.tasks import UNLABELLED, Split
+from recipes.tasks import Split
 from recipes.tasks.text_classification import TextClassification
 from recipes.training import Classifier, fit
 from recipes.workspace import Workspace, by_length, torch_call
