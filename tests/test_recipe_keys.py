@@ -268,7 +268,7 @@ def refined(bench: Bench, recipe: Recipe) -> Any:
         seen.append(([row["texts"] for row in train], given["settings"]))
         if len(seen) == 2:
             raise StopError
-        return Trained([{"epoch": 1.0}], 1.0, 1)
+        return Trained([{"epoch": 1.0, "eval_accuracy": 1.0}], 1.0, 1)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("recipes.stages.distill.fit", record)

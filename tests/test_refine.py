@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import tiny
+import torch
 from tiny_work import StopError, workspace
 
 from recipes import training
@@ -98,6 +99,40 @@ def test_it_reads_the_rows_alone_and_goes_on_where_it_was_cut_off(
     distill.run(broken)
     assert learnt(broken) == learnt(whole)
     assert not (broken.folder / "student" / "checkpoints").exists()
+
+
+def test_the_best_epoch_of_both_trainings_is_kept(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = prepared(
+        make(
+            "worse",
+            "distill.objectives=[{name: kl, weight: 0.01}, ce]",
+            "distill.train={epochs: 6, learning_rate: 1e-2, batch_size: 16}",
+            "distill.student.train_embeddings=true",
+            "distill.refine={epochs: 1, learning_rate: 0.5}",
+        )
+    )
+    seen: list[Any] = []
+
+    def fit(module: Any, *arguments: Any, **named: Any) -> Any:
+        trained = training.fit(module, *arguments, **named)
+        weights = {name: tensor.clone() for name, tensor in module.student.state_dict().items()}
+        seen.append((weights, trained.history[-1]["eval_accuracy"]))
+        if len(seen) == 2:
+            raise StopError
+        return trained
+
+    with monkeypatch.context() as patch:
+        patch.setattr(distill, "fit", fit)
+        with pytest.raises(StopError):
+            distill.run(work)
+    (first, better), (_, worse) = seen
+    assert worse < better  # so high a rate spoils what was learnt
+    distill.run(work)
+    kept = work.load(path=work.folder / "student").state_dict()
+    assert all(torch.equal(kept[name], tensor) for name, tensor in first.items())
+    assert work.ledger["student"].validation["accuracy"] == pytest.approx(better)
 
 
 def test_without_further_texts_it_is_refused(tmp_path: Path) -> None:

@@ -113,7 +113,8 @@ class RefineSettings(Settings):
     themselves answers such rows better.
 
     Attributes:
-        epochs: Passes over the training rows, at most; the best of them is kept.
+        epochs: Passes over the training rows, at most; the best of them is kept, if it is as good
+            on validation rows as what the training before has left.
         learning_rate: Peak of the learning rate.
         batch_size: Rows a step and process.
     """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import math
 import shutil
 import time
 from collections.abc import Sequence
@@ -16,6 +18,7 @@ from recipes.imbalance import called_here, class_weights, label_terms, say_measu
 from recipes.imitation import Imitated, imitate
 from recipes.ledger import Ledger, Row
 from recipes.others import STUDENT, students
+from recipes.problems.metrics import higher_is_better
 from recipes.proof import agreement, answer_splits, check_reload, count, learning, measured, size
 from recipes.recipe import TrainSettings
 from recipes.sampling import epoch_tokens
@@ -25,7 +28,7 @@ from recipes.tasks import Split
 from recipes.tasks.wording import counted
 from recipes.teachers import keeps_signals, signals
 from recipes.texts import more_texts, training_rows
-from recipes.training import Example, fit, set_dropout
+from recipes.training import Example, Trained, fit, set_dropout
 from recipes.workspace import Workspace, torch_call
 
 if TYPE_CHECKING:
@@ -209,8 +212,9 @@ def _learn(
         _embeddings(student).requires_grad_(False)
     trainable = learning(student)
     history: list[dict[str, float]] = []
-    read, passed, done = float(earlier), 0.0, []
+    read, passed, done, best = float(earlier), 0.0, [], -math.inf
     for number, one in enumerate(trainings):
+        before = copy.deepcopy(student.state_dict()) if number else {}
         trained = fit(
             one.learner,
             one.examples,
@@ -228,6 +232,10 @@ def _learn(
         history += [{**entry, "epoch": passed + entry["epoch"]} for entry in trained.history]
         read += trained.history[-1]["epoch"] * _tokens(work, one.settings, one.examples)
         passed += trained.history[-1]["epoch"]
+        score = _best(work, one.settings, trained)
+        if score < best:  # the best epoch of all is kept
+            student.load_state_dict(before)
+        best = max(best, score)
     if not is_main():
         return
     student.save_pretrained(folder)
@@ -255,6 +263,14 @@ def _learn(
     )
     work.ledger.put(row)
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+
+
+def _best(work: Workspace, settings: TrainSettings, trained: Trained) -> float:
+    """Return the validation metric of a training's best epoch; the higher the better."""
+    metric = settings.metric or work.problem.headline
+    sign = 1 if higher_is_better(metric) else -1
+    name = f"eval_{metric}"
+    return max(sign * entry[name] for entry in trained.history if name in entry)
 
 
 def _embeddings(student: PreTrainedModel) -> PreTrainedModel:
