@@ -45,11 +45,11 @@ def estimate(model: PreTrainedModel, *, tokens: int = 32, embedding_bits: int = 
     """
     from torch import nn
 
-    bits = {nn.Linear: 8, nn.Embedding: embedding_bits}
     saved = {
-        id(module.weight): (32 - bits[type(module)]) * module.weight.numel()
+        id(module.weight): (32 - bits) * module.weight.numel()
+        for kind, bits in ((nn.Linear, 8), (nn.Embedding, embedding_bits))
         for module in model.modules()
-        if type(module) in bits
+        if isinstance(module, kind)
     }
     parameters = sum(weight.numel() for weight in model.parameters())
     return Estimate(

@@ -28,6 +28,7 @@ from distill.testing_material import (
     hold,
     labeled,
     school,
+    tensors,
     words,
 )
 
@@ -76,19 +77,21 @@ def check_labels(case: Case) -> None:
             batch, told = labeled(plain, form, missing), f"with labels of the form {form!r}{where}"
             try:
                 loss = call(case.objective, batch, case.parts())
-                found = [g for g in gradients(loss, batch.leaves) if g is not None]
+                slopes = dict(
+                    zip(tensors(batch.student), gradients(loss, batch.leaves), strict=True)
+                )
             except Exception as error:
                 raise Fault(
                     f"{told} it stopped with {words(error)}. Leave the form out of `takes`, or "
                     "tell by labels.ndim and labels.is_floating_point() what the labels are."
                 ) from error
-            finite = all(bool(one.isfinite().all()) for one in (loss, *found))
+            found = [slope for slope in slopes.values() if slope is not None]
             hold(
-                finite,
+                all(bool(one.isfinite().all()) for one in (loss, *found)),
                 f"{told} the loss is {loss.item()}, or its gradient is not finite. Texts without a "
                 "label are -100, or not a number: leave them out, and divide by no less than 1.",
             )
-            (slope,) = gradients(call(case.objective, batch, case.parts()), [batch.student.logits])
+            slope = slopes["logits"]
             hold(
                 bool(case.objective.needs) or slope is None or not slope[list(missing)].any(),
                 f"{told} it learns from those rows, too. Texts without a label are -100, or not a "

@@ -177,7 +177,7 @@ def _texts(frame: DataFrame, name: str, work: Workspace) -> list[str]:
     """Return the texts of a table: single ones, or pairs where it has them and rows are pairs."""
     settings = work.recipe.data
     given, pair = (
-        name if name in frame.columns else None for name in (settings.text, settings.pair)
+        column if column in frame.columns else None for column in (settings.text, settings.pair)
     )
     if work.task.pairs:
         first, second, _ = choose_pair(frame, given, pair, name)

@@ -126,10 +126,8 @@ def _teach(work: Workspace, name: str, teacher: PreTrainedModel, lesson: _Lesson
         terms = _weighted(work, given, examples)
         return _Training(Learner(start.student, terms, taught, start.pair), examples, train)
 
-    trainings, notes = (
-        [training(lesson.examples, settings.train)],
-        _notes(work, lesson.more, before),
-    )
+    trainings = [training(lesson.examples, settings.train)]
+    notes = _notes(work, lesson.more, before)
     if (last := settings.refine) is not None:
         train = settings.train.model_copy(update=last.model_dump())
         trainings.append(training(lesson.known, train))
@@ -211,6 +209,7 @@ def _learn(
     if not recipe.distill.student.train_embeddings:
         _embeddings(student).requires_grad_(False)
     trainable = learning(student)
+    validation = work.examples("validation", tokenizer)
     history: list[dict[str, float]] = []
     read, passed, done, best = float(earlier), 0.0, [], -math.inf
     for number, one in enumerate(trainings):
@@ -218,7 +217,7 @@ def _learn(
         trained = fit(
             one.learner,
             one.examples,
-            work.examples("validation", tokenizer),
+            validation,
             title=f"{name}, refined" if number else name,
             folder=folder / "checkpoints" / ("refined" if number else ""),
             settings=one.settings,
