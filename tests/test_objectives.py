@@ -20,6 +20,7 @@ from adapters.registry import by_name
 from adapters.tiny import ARCHITECTURES
 from distill import DistillError, LiveTeacher, Objective, Outputs, Pair, Signals, objectives
 from distill.builtin.prediction import (
+    Conditional,
     CrossEntropy,
     Focal,
     KullbackLeibler,
@@ -109,6 +110,16 @@ def kl(s: Found, t: Found) -> float:
     return float(9 * np.mean([divergence(softmax(b / 3), softmax(a / 3)) for a, b in rows]))
 
 
+def conditional(s: Found, t: Found) -> float:
+    found = []
+    for own, told, label in zip(s["logits"], t["logits"], LABELS.tolist(), strict=True):
+        if label in (-100, int(np.argmax(told))):
+            found.append(9 * divergence(softmax(told / 3), softmax(own / 3)))
+        else:
+            found.append(-math.log(softmax(own)[label]))
+    return float(np.mean(found))
+
+
 def mse_logits(s: Found, t: Found) -> float:
     return float(np.mean((s["logits"] - t["logits"]) ** 2))
 
@@ -186,6 +197,7 @@ CASES: list[tuple[Objective, Callable[[Found, Found], float]]] = [
     (SoftOrdinal(), soft_ordinal),
     (Focal(gamma=3.0), focal),
     (KullbackLeibler(temperature=3.0), kl),
+    (Conditional(temperature=3.0), conditional),
     (SquaredLogits(), mse_logits),
     (Sigmoid(temperature=3.0), sigmoid),
     (Hidden(), hidden),
@@ -239,7 +251,8 @@ def test_gradients_are_those_of_finite_differences(objective: Objective) -> None
 @every
 def test_a_student_equal_to_its_teacher_has_nothing_to_learn_from_it(objective: Objective) -> None:
     found = signals(0)
-    loss = objective.loss(Outputs(**found), Signals(**found), LABELS, MASK, None)
+    right = found["logits"].argmax(-1)
+    loss = objective.loss(Outputs(**found), Signals(**found), right, MASK, None)
     assert (abs(loss.item()) < 1e-12) == bool(objective.needs)
 
 
@@ -707,3 +720,26 @@ def test_labels_of_other_forms(form: str) -> None:
     taught = KullbackLeibler(temperature=2.0).loss(Outputs(own), Signals(other), labels, mask, None)
     same = kind.loss(Outputs(own), Signals(other), labels, mask, None)
     assert float(taught) == pytest.approx(float(same))
+
+
+def test_a_teacher_that_errs_is_passed_over_label_by_label() -> None:
+    own, told = torch.tensor([[1.0, -2.0]]), torch.tensor([[3.0, 4.0]])
+    mask, labels = torch.ones(1, 2), torch.tensor([[1, 0]])  # the second answer is wrong
+    objective = Conditional(temperature=1.0)
+
+    def loss(labels: Tensor, objective: Conditional = objective) -> float:
+        return float(objective.loss(Outputs(own), Signals(told), labels, mask, None))
+
+    each = [
+        Sigmoid(temperature=1.0).loss(
+            Outputs(own[:, n:][:, :1]), Signals(told[:, n:][:, :1]), labels, mask, None
+        )
+        for n in range(2)
+    ]
+    wrong = -torch.sigmoid(-own[0, 1]).log()
+    assert loss(labels) == pytest.approx(float(each[0] + wrong) / 2)
+    assert loss(torch.full((1, 2), -100)) == pytest.approx(float(sum(each)) / 2)
+    # Having the first label counts three times; a text without labels counts as it is.
+    heavy = objective.weighted([3.0, 5.0])
+    assert loss(labels, heavy) == pytest.approx(float(3 * each[0] + wrong) / 2)
+    assert loss(torch.full((1, 2), -100), heavy) == pytest.approx(float(sum(each)) / 2)

@@ -47,28 +47,46 @@ class _FromLabels(Objective):
         With factors it is still their number that the sum is divided by, not the factors' sum:
         a batch with a rare label pulls harder than one without.
         """
-        known = labels != _UNLABELLED
-        ids = labels.where(known, 0)
-        if labels.ndim == 2:
-            losses = self._losses(_no_and_yes(student.logits), ids.flatten()).view_as(labels)
-        else:
-            losses = self._losses(student.logits, ids)
-        if self._weights:
-            own = losses.new_tensor(self._weights)
-            losses = losses * (own.where(ids == 1, 1) if labels.ndim == 2 else own[ids])
+        ids, known = _ids(labels)
+        losses = self._losses(_choices(student.logits, labels), ids) * self._factors(labels)
         return (losses * known).sum() / known.sum().clamp(min=1)
+
+    def _factors(self, labels: Tensor) -> Tensor:
+        """Return what each choice counts ``[choices]``; 1 for one without a label."""
+        from torch import as_tensor, ones_like
+
+        ids, known = _ids(labels)
+        if not self._weights:
+            return ones_like(ids)
+        own = as_tensor(self._weights, device=ids.device)
+        if labels.ndim == 1:
+            return own[ids].where(known, 1)
+        return own.expand_as(labels).flatten().where(ids == 1, 1)
 
     def _losses(self, logits: Tensor, ids: Tensor) -> Tensor:
         """Return losses ``[choices]`` of logits ``[choices, outcomes]`` and ids ``[choices]``."""
         raise NotImplementedError
 
 
-def _no_and_yes(logits: Tensor) -> Tensor:
-    """Return logits ``[batch × labels, 2]`` whose softmax is the sigmoid of each label's logit."""
+def _choices(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return logits ``[choices, outcomes]`` whose softmax answers each choice that is labelled.
+
+    A text with one label is one choice among all labels. One that may have several is as many
+    choices as there are labels, between no and yes, whose softmax is the sigmoid of its logit.
+    """
     from torch import stack, zeros_like
 
+    if labels.ndim == 1:
+        return logits
     odds = logits.flatten()
     return stack([zeros_like(odds), odds], dim=1)
+
+
+def _ids(labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the outcome ``[choices]`` of each choice, and whether it has one."""
+    flat = labels.flatten()
+    known = flat != _UNLABELLED
+    return flat.where(known, 0), known
 
 
 @objectives.register("ce")
@@ -201,6 +219,50 @@ class KullbackLeibler(Objective):
         target = log_softmax(teacher.logits / self.temperature, dim=-1)
         divergence = kl_div(own, target, log_target=True, reduction="batchmean")
         return divergence * self.temperature**2
+
+
+@objectives.register("conditional")
+class Conditional(_FromLabels):
+    """The teacher where its answer is the label, and the label where it is not.
+
+    For a teacher that errs on texts whose labels are known, such as one that has forgotten what it
+    learnt first: `kl` teaches its errors too. A text without a label has only the teacher. Where
+    texts may have several labels, each of them is a choice of its own. A number is neither right
+    nor wrong: it is learnt as by `kl`.
+
+    Attributes:
+        temperature: What logits are divided by where the teacher teaches. That part of the loss is
+            multiplied by its square, so that its gradient keeps its size at any temperature.
+    """
+
+    paper: ClassVar[str] = "Meng et al., 2019, arXiv:1904.12399"
+    needs: ClassVar[frozenset[Need]] = frozenset({"logits"})
+    takes: ClassVar[frozenset[LabelForm]] = Objective.takes
+
+    temperature: float = Field(default=2.0, gt=0)
+
+    def loss(
+        self,
+        student: Outputs,
+        teacher: Signals | None,
+        labels: Tensor,
+        mask: Tensor,
+        parts: nn.Module | None,
+    ) -> Tensor:
+        """Return the mean over all texts and their labels, in nats."""
+        from torch.nn.functional import cross_entropy, kl_div, log_softmax, mse_loss
+
+        assert teacher is not None
+        if labels.is_floating_point():
+            return mse_loss(student.logits, teacher.logits)
+        own, told = _choices(student.logits, labels), _choices(teacher.logits, labels)
+        ids, known = _ids(labels)
+        soft, target = (log_softmax(logits / self.temperature, dim=-1) for logits in (own, told))
+        divergence = kl_div(soft, target, log_target=True, reduction="none").sum(-1)
+        taught = divergence * self.temperature**2
+        wrong = known & (told.argmax(-1) != ids)
+        losses = taught.where(~wrong, cross_entropy(own, ids, reduction="none"))
+        return (losses * self._factors(labels)).mean()
 
 
 @objectives.register("mse_logits")
