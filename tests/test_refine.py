@@ -76,10 +76,11 @@ def test_it_reads_the_rows_alone_and_goes_on_where_it_was_cut_off(
 ) -> None:
     whole = prepared(make("whole"))
     distill.run(whole)
-    (first, many, _), (second, few, settings), (alone, rows, _) = started
+    (first, many, _), (second, few, settings), (alone, rows, own) = started
     assert (first, second, alone) == ("student", "student, refined", "student-alone")
     assert few == rows == len(whole.rows.train) < many
     assert (settings.epochs, settings.learning_rate) == (2, 1e-3)
+    assert own.epochs == 1 + 2
     assert any("refined" in note for note in whole.ledger["student"].notes)
     curve = json.loads((whole.folder / "curves" / "student.json").read_text())
     epochs = [entry["epoch"] for entry in curve]

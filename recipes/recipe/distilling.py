@@ -150,9 +150,9 @@ class DistillSettings(Settings):
         train: The student's training.
         refine: A training after it, on the training rows alone, by the same objectives, and in all
             else as `train` says; null for none.
-        alone: How long the student without a teacher learns: for as many epochs as the student, or
-            until it has read as much as the student has, earlier stages included and whatever
-            `train` says about patience; its best epoch is kept.
+        alone: How long the student without a teacher learns: for as many epochs as the student,
+            those of `refine` included, or until it has read as much as the student has, earlier
+            stages included and whatever `train` says about patience; its best epoch is kept.
     """
 
     student: StudentSettings = StudentSettings(layers=3)

@@ -58,6 +58,8 @@ def run(work: Workspace) -> None:
         ):
             shutil.rmtree(work.folder / name, ignore_errors=True)
     start, known, train = lesson.start, lesson.known, settings.train
+    if (last := settings.refine) is not None:
+        train = train.model_copy(update={"epochs": train.epochs + last.epochs})
     if settings.alone == "reading":
         wait()  # the row is written by the first process
         read = Ledger(work.ledger.path)[STUDENT].tokens_read
