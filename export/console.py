@@ -106,12 +106,19 @@ def guarded(command: Callable[[], int], stopped: str = "stopped") -> int:
         print(f"error: {error}", file=sys.stderr)
         return WRONG
     except BrokenPipeError:
-        # The reader (head, say) has enough. Python would complain when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
+        return reader_gone()
     except OSError as error:
         print(f"error: {unusable(error)}", file=sys.stderr)
         return WRONG
     except KeyboardInterrupt:
         print(stopped, file=sys.stderr)
         return STOPPED
+
+
+def reader_gone() -> int:
+    """End well where the reader of the output (head, say) has enough; return the exit status.
+
+    Python would complain when it flushes at exit.
+    """
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return DONE

@@ -71,6 +71,9 @@ def push(
         ExportError: The URL or the name is wrong, or the server cannot be reached.
     """
     where = _checked(url, clear)
+    if where.scheme == "http" and (certificates or own):
+        raise ExportError(f"Certificates are for https, and {url} is http. Leave them out.")
+    trusted = _trusted(certificates, own) if where.scheme == "https" else None
     manifest = edge.read_manifest(bundle)
     for check in edge.check_files(bundle, manifest):
         if not check.passed:
@@ -82,7 +85,6 @@ def push(
         signature = [SIGNATURE_FILE] if (bundle / SIGNATURE_FILE).exists() else []
         _pack(bundle, [edge.MANIFEST_FILE, *signature, *manifest["files"]], archive)
         try:
-            trusted = _trusted(certificates, own) if where.scheme == "https" else None
             return _post(where, path, archive, token, trusted, seconds)
         except (OSError, http.client.HTTPException) as error:
             raise ExportError(
@@ -92,10 +94,14 @@ def push(
 
 
 def _checked(url: str, clear: bool) -> SplitResult:
-    where = urlsplit(url)
-    if where.scheme not in ("http", "https") or not where.hostname:
+    try:
+        where = urlsplit(url)
+        usable = where.scheme in ("http", "https") and where.hostname and where.port != 0
+    except ValueError:  # of a port or an address
+        usable = None
+    if not usable:
         raise ExportError(f"{url} is no URL of a server: http://HOST:PORT or https://HOST.")
-    if where.scheme == "http" and not clear and not _is_here(where.hostname):
+    if where.scheme == "http" and not clear and not _is_here(str(where.hostname)):
         raise ExportError(
             f"{url} would carry the token in clear through the network. Use https, or --clear in a "
             "network that you trust."
@@ -127,8 +133,18 @@ def _plain(member: tarfile.TarInfo) -> tarfile.TarInfo:
 def _trusted(
     certificates: str | None, own: tuple[str, str | None] | None
 ) -> ssl.SSLContext:  # fmt: skip
-    context = ssl.create_default_context(cafile=certificates)
+    try:
+        context = ssl.create_default_context(cafile=certificates)
+    except ssl.SSLError as error:
+        raise ExportError(
+            f"{certificates}: OpenSSL finds no certificate in it. It has to be a PEM file."
+        ) from error
+    except OSError as error:
+        raise ExportError(f"{certificates} cannot be read: {error.strerror or error}.") from error
     if own:
+        for file in filter(None, own):
+            if not Path(file).is_file():
+                raise ExportError(f"There is no file {file}, which should hold a certificate.")
         try:
             context.load_cert_chain(*own, password="none was given")  # or OpenSSL would ask for it
         except ssl.SSLError as error:
@@ -197,6 +213,8 @@ def _run(options: argparse.Namespace) -> int:
     token = read_token(options.token_file)
     if token is None:
         raise ExportError(f"A push needs the server's token: --token-file FILE, or set {TOKEN}.")
+    if options.key_file and not options.cert_file:
+        raise ExportError("--key-file is the key of a certificate: give --cert-file too.")
     status, content = push(
         bundle_folder(options.bundle), options.url, token, name=options.name,
         version=options.version, certificates=options.ca_file, clear=options.clear,

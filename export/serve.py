@@ -142,6 +142,8 @@ def build(options: argparse.Namespace) -> Web:
         raise ExportError(f"--port {options.port} is no port: take one from 0 to 65535.")
     source = Path(options.source)
     single = source if (source / edge.MANIFEST_FILE).is_file() else None
+    if not single and (source / "ledger.json").is_file():
+        raise ExportError(f"{source} is a run's folder. Name its bundle: {source / 'bundle'}.")
     if options.name is not None and not single:
         raise ExportError("--name names the model of one BUNDLE; in MODELS_DIR its folder does.")
     try:
@@ -156,6 +158,11 @@ def build(options: argparse.Namespace) -> Web:
         folder = ModelFolder(None if single else models_folder(source))
         key = Path(options.public_key) if options.public_key else None
         repository = Repository(folder, limits, workers, options.keep, metrics, key, options.retain)
+        if not single and token is None and not folder.entries():
+            raise ExportError(
+                f"No model lies in {source}, and without a token none can be pushed. Put a bundle "
+                "there as NAME/1, or start with --token-file FILE."
+            )
         repository.start(single, options.name)
         return web_server(Server(repository, limits, token, metrics), options)
     except ModuleNotFoundError as error:

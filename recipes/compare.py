@@ -16,6 +16,9 @@ from recipes.child import Run
 from recipes.console import Parser, guarded, print_above, runs_bar, say
 from recipes.errors import RecipeError
 from recipes.ledger import Row
+from recipes.pipeline import RECIPE
+from recipes.reading import differences, plain
+from recipes.recipe import Recipe
 from recipes.reporting.bootstrap import Gain
 from recipes.reporting.comparison import (
     Comparison,
@@ -33,6 +36,7 @@ from recipes.reporting.comparison_students import gain_of
 from recipes.reporting.learning_curve import curve_figures
 from recipes.reporting.summary import named
 from recipes.reuse import TEACHER
+from recipes.stages import STAGES, first_reader
 
 COMPARED, FAILED = 0, 1
 _EPILOG = """\
@@ -139,8 +143,11 @@ def _planned(options: argparse.Namespace, folder: Path) -> list[Run]:
     said = [*options.overrides, *(word for text in options.variant for word in text.split())]
     if any(word.startswith("seed=") for word in said):
         raise RecipeError("The seed is the same for all cells: name it with --seeds 0,1,2.")
+    if (folder / RECIPE).exists():
+        raise RecipeError(f"{folder} holds a run. Compare elsewhere (--out DIR).")
     cells = make_cells(options.recipe, options.overrides, options.variant)
     recipes = check_cells(options.recipe, cells, seeds, options.plugin)
+    _check_measured([recipes[cell.label, seeds[0]] for cell in cells], cells, options.to)
     runs = [
         Run(cell, seed, recipes[cell.label, seed], folder / cell.folder / f"seed-{seed}")
         for cell in cells
@@ -149,6 +156,26 @@ def _planned(options: argparse.Namespace, folder: Path) -> list[Run]:
     for run in runs:
         run.check_folder()
     return runs
+
+
+def _check_measured(recipes: Sequence[Recipe], cells: Sequence[Cell], stage: str) -> None:
+    """Refuse two cells that differ only in what comes after the stage at which runs stop."""
+    names = [one.name for one in STAGES]
+    for place, recipe in enumerate(recipes):
+        for other in range(place):
+            keys = differences(plain(recipes[other]), plain(recipe))
+            first = min(map(first_reader, keys))
+            if first > names.index(stage):
+                raise RecipeError(
+                    f"The cells {cells[other].label} and {cells[place].label} differ in "
+                    f"{', '.join(keys)}, which the stage {names[first]} is the first to read, and "
+                    f"runs stop after {stage}. "
+                    + (
+                        "Compare students with --to distill."
+                        if names[first] == "distill"
+                        else "Nothing that is compared depends on it."
+                    )
+                )
 
 
 def _seeds(text: str) -> list[int]:

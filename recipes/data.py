@@ -82,10 +82,12 @@ def _run(options: argparse.Namespace) -> int:
     from recipes.look.looking import look_at_recipe
 
     hush()
+    if options.json and not Path(options.json).absolute().parent.is_dir():
+        raise RecipeError(f"There is no folder for --json {options.json}. Make it first.")
     look = look_at_recipe(recipe, offline=options.offline, sample=options.sample or SAMPLE)
+    print("\n".join(_lines(look)))
     if options.json:
         _write(Path(options.json), look)
-    print("\n".join(_lines(look)))
     return DONE
 
 

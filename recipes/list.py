@@ -15,8 +15,9 @@ from typing import Any
 
 from adapters import AdapterError, Registry, strategies
 from distill import objectives
+from export.console import DONE
 from recipes.augmentations import augmentations
-from recipes.console import Parser
+from recipes.console import Parser, guarded
 from recipes.describe import describe, signature
 from recipes.errors import RecipeError
 from recipes.plugins import load_plugins
@@ -36,20 +37,19 @@ Entry = dict[str, Any]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
-    try:
-        options = _parser().parse_args(arguments)
-        load_plugins(options.plugin)
-        entries = LISTS[options.what](options.name)
-    except (RecipeError, AdapterError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 3
+    return guarded(lambda: _list(_parser().parse_args(arguments)))
+
+
+def _list(options: argparse.Namespace) -> int:
+    load_plugins(options.plugin)
+    entries = LISTS[options.what](options.name)
     if options.json:
         print(json.dumps(entries, indent=2, ensure_ascii=False))
     elif options.name is not None:
         _print_full(entries[0])
     else:
         _print_all(entries)
-    return 0
+    return DONE
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
         description="List what recipes can name.",
         epilog=_EPILOG,
     )
-    parser.add_argument("what", choices=LISTS)
+    parser.add_argument("what", choices=LISTS, metavar="WHAT", help=f"one of {', '.join(LISTS)}")
     parser.add_argument("name", nargs="?", help="show only this one, in full")
     parser.add_argument("--json", action="store_true", help="every entry in full, as JSON")
     parser.add_argument(

@@ -41,7 +41,7 @@ def check_folder(recipe: Recipe, folder: Path, resume: bool, from_stage: str | N
 
     Raises:
         RecipeError: The folder is there and neither was asked for; or it holds another recipe's
-            run; or it cannot be written.
+            run, or something else; or there is no run to go on with.
     """
     if (folder / RECIPE).exists():
         if not resume and not from_stage:
@@ -62,6 +62,16 @@ def check_folder(recipe: Recipe, folder: Path, resume: bool, from_stage: str | N
             f"There is no run in {folder} to go on with. Leave out --resume and --from, or name "
             "the run's folder with --out."
         )
+    if resume:
+        say(f"Nothing has begun in {folder} yet: this is a new run.")
+
+
+def make_folder(folder: Path) -> None:
+    """Make a run's folder, which has passed `check_folder`.
+
+    Raises:
+        RecipeError: It cannot be written.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f".{PROGRESS}.partial"
@@ -71,6 +81,24 @@ def check_folder(recipe: Recipe, folder: Path, resume: bool, from_stage: str | N
         raise RecipeError(
             f"The folder {folder} cannot be written: {error.strerror}. Choose another with --out."
         ) from error
+
+
+def to_do(
+    folder: Path, resume: bool, from_stage: str | None, to_stage: str | None
+) -> Sequence[str]:
+    """Return the names of the stages that a run would go through.
+
+    Args:
+        folder: The run's folder.
+        resume: Go on at the first stage that has not finished.
+        from_stage: Do this stage and all after it anew.
+        to_stage: Stop after this stage; by default after the last.
+    """
+    names = [stage.name for stage in STAGES]
+    first = names.index(from_stage) if from_stage else 0
+    last = names.index(to_stage) if to_stage else len(names)
+    done = _finished(folder) if resume and (folder / RECIPE).exists() else ()
+    return [name for name in names[first : last + 1] if name not in done]
 
 
 def run_stages(work: Workspace, from_stage: str | None = None, to_stage: str | None = None) -> None:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from adapters.strategy import strategies
 from recipes.long_text import told
 from recipes.others import students
 from recipes.preflight import check_possible
-from recipes.stages import STAGES
 from recipes.students import described, foretold, trimmed
+from recipes.tasks.wording import listed, shown
 from recipes.workspace import Workspace
 
 
-def print_plan(work: Workspace) -> None:
+def print_plan(work: Workspace, stages: Sequence[str]) -> None:
     """Read the data, look at the backbone and print the plan on standard output.
+
+    Args:
+        work: The run.
+        stages: Those that it would go through.
 
     Raises:
         RecipeError: Data, backbone or student cannot be used; and what `check_possible` raises.
@@ -24,7 +30,7 @@ def print_plan(work: Workspace) -> None:
     print(f"data        {rows.source}")
     for note in rows.notes:
         print(f"            {note}")
-    print(f"labels      {', '.join(rows.labels)}")
+    print(f"labels      {listed(map(shown, rows.labels), 20)}")
     print(
         f"backbone    {work.backbone.source} ({size / 1e6:.0f} MB), "
         f"{told(recipe.data.long, work.max_length)}"
@@ -45,4 +51,4 @@ def print_plan(work: Workspace) -> None:
     print(f"machine     {work.hardware.name}, {work.hardware.threads} threads")
     for sentence in work.missing_capabilities():
         print(f"            {sentence}")
-    print(f"stages      {' → '.join(stage.name for stage in STAGES)}")
+    print(f"stages      {' → '.join(stages) or 'none: all are done'}")

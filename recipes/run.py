@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from adapters.errors import AdapterError
 from distill.errors import DistillError
+from export.console import reader_gone
 from export.errors import ExportError
 from recipes.console import Parser, hush_loggers, is_main, say
 from recipes.errors import RecipeError
@@ -61,6 +62,8 @@ def guarded(command: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         print("stopped; go on with --resume", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        return reader_gone()
     except Exception as error:
         message = _full_disk(error) or _out_of_reach(error)
         if message is None:
@@ -115,15 +118,20 @@ def _run(options: argparse.Namespace) -> int:
     folder = Path(options.out or Path("runs") / Path(options.recipe).stem)
     if options.offline:
         os.environ["HF_HUB_OFFLINE"] = "1"
+    from recipes.pipeline import check_folder, make_folder, to_do
+
     if options.plan:
         from recipes.plan import print_plan
 
-        print_plan(workspace(recipe, folder, options.offline))
+        # A plan to begin with may be made beside a run that is there.
+        if options.resume or options.stage:
+            check_folder(recipe, folder, options.resume, options.stage)
+        stages = to_do(folder, options.resume, options.stage, options.to)
+        print_plan(workspace(recipe, folder, options.offline), stages)
         return SHIPPED
-    from recipes.pipeline import check_folder
-
     if is_main():
         check_folder(recipe, folder, options.resume, options.stage)
+        make_folder(folder)
     work = workspace(recipe, folder, options.offline)
     if options.to and options.to != STAGES[-1].name:
         return _stop_early(work, options.stage, options.to)

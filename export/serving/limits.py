@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -50,7 +51,8 @@ class Limits:
     def __post_init__(self) -> None:
         for each in fields(self):
             value = getattr(self, each.name)
-            if value < 0 or (value == 0 and each.name != "max_wait_ms"):
+            bad = value < 0 or not math.isfinite(value)
+            if bad or (value == 0 and each.name != "max_wait_ms"):
                 raise ExportError(f"{option(each.name)} has to be above 0, and is {value}.")
         if self.max_texts > self.max_queue:
             raise ExportError(

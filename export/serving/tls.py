@@ -40,7 +40,7 @@ def settings(options: argparse.Namespace) -> dict[str, Any]:
     """Return uvicorn's settings for the options.
 
     Raises:
-        ExportError: Options do not go together.
+        ExportError: Options do not go together, or name a file that is not there.
     """
     if bool(options.ssl_certfile) != bool(options.ssl_keyfile):
         raise ExportError("--ssl-certfile and --ssl-keyfile go together: give both.")
@@ -54,6 +54,9 @@ def settings(options: argparse.Namespace) -> dict[str, Any]:
     demand = options.ssl_cert_reqs or ("required" if options.ssl_ca_certs else "none")
     if demand != "none" and not options.ssl_ca_certs:
         raise ExportError(f"--ssl-cert-reqs {demand} needs --ssl-ca-certs: who is to be trusted?")
+    for file in (options.ssl_certfile, options.ssl_keyfile, options.ssl_ca_certs):
+        if file and not Path(file).is_file():
+            raise ExportError(f"There is no file {file}, which HTTPS needs. Check its path.")
     return {
         "ssl_certfile": options.ssl_certfile,
         "ssl_keyfile": options.ssl_keyfile,
