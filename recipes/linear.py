@@ -74,6 +74,8 @@ class Linear:
         if self._problem == "multi_label":
             # In float32 one less a billionth is one.
             sure = np.asarray(self._model.predict_proba(features), dtype=np.float64)
+            # Of a single label sklearn tells no and yes, of several yes alone.
+            sure = sure[:, -len(self._model.estimators_) :]
             shares = np.clip(sure, 1e-9, 1 - 1e-9)
             odds: np.ndarray = np.log(shares / (1 - shares))
             return odds

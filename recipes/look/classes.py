@@ -10,7 +10,7 @@ from recipes.look.findings import Finding
 from recipes.look.gathering import Gathered
 from recipes.problems import problems
 from recipes.recipe import DataSettings, Recipe
-from recipes.tasks.columns import LIKELY_MISSING
+from recipes.tasks.columns import LIKELY_MISSING, folded
 from recipes.tasks.wording import counted, listed, shown
 
 #: Rows of the largest class for one of the smallest: worth knowing, and worth a warning.
@@ -257,15 +257,16 @@ def odd_names(train: Counter[str]) -> Iterator[Finding]:
             does="A run takes them as class names, as written.",
             change="If they do, empty those fields.",
         )
-    folded: dict[str, list[str]] = {}
+    groups: dict[str, list[str]] = {}
     for label in train:
-        folded.setdefault(" ".join(label.casefold().split()), []).append(label)
-    alike = [label for labels in folded.values() if len(labels) > 1 for label in labels]
+        groups.setdefault(folded(label), []).append(label)
+    alike = [label for labels in groups.values() if len(labels) > 1 for label in labels]
     if alike:
         yield Finding(
             "alike-names",
             "warning",
-            f"Labels that differ only in case or blanks: {listed(map(shown, alike))}.",
+            "Labels that differ only in case, blanks or what is not seen: "
+            f"{listed(map(shown, alike))}.",
             does="A run takes them for different classes.",
             change="Write each class in one way.",
         )

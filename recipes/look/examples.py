@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from recipes.look.findings import Origin
-from recipes.tasks.columns import label_name, one_text
+from recipes.tasks.columns import is_list, label_name, one_text, unpacked
+from recipes.tasks.wording import listed, shown
 
 #: Other columns that are looked at, and characters of their values that are kept.
 _OTHERS, _KEPT = 50, 200
@@ -46,16 +47,16 @@ def name_of(value: Any) -> str | None:
 
     An empty list is a label too: none of them applies.
     """
-    if isinstance(value, str) or not hasattr(value, "__len__"):
-        return label_name(value)
     if isinstance(value, Mapping):
         return ", ".join(f"{key}: {value[key]}" for key in sorted(value, key=str))
+    if not is_list(value):
+        return label_name(value)
     return " + ".join(sorted({label_name(each) or "" for each in value}))
 
 
 def each_of(value: Any) -> tuple[str, ...]:
     """Return the names of several labels, each once, in a fixed order."""
-    values = [value] if isinstance(value, str) or not hasattr(value, "__len__") else value
+    values = value if is_list(value) else [value]
     return tuple(sorted({name for each in values if (name := label_name(each)) is not None}))
 
 
@@ -88,9 +89,22 @@ class Columns:
             said = {name: (label_name(row.get(name)) or "").lower() for name in self.labels}
             return [name for name, value in said.items() if value in ("1", "true", "yes")]
         value = row.get(self.labels[0]) if self.labels else None
+        if self.several or self.separator is not None:
+            value = unpacked(value)
         if self.separator is not None and isinstance(value, str):
             return [part.strip() for part in value.split(self.separator) if part.strip()]
         return value
+
+    def told(self) -> str:
+        """Say which columns they are, and which keys name others."""
+        texts = [self.text] if self.pair is None else [self.text, self.pair]
+        keys = "data.text" if self.pair is None else "data.text and data.pair"
+        if not self.labels:
+            return f"text {shown(self.text)} (data.text), no labels (data.label)"
+        return (
+            f"text {listed(map(shown, texts))} ({keys}), "
+            f"label {listed(map(shown, self.labels))} (data.label)"
+        )
 
 
 def example_of(origin: Origin, number: int, row: Mapping[str, Any], columns: Columns) -> Example:
@@ -108,5 +122,7 @@ def example_of(origin: Origin, number: int, row: Mapping[str, Any], columns: Col
         if name not in (columns.text, columns.pair, *columns.labels) and value is not None
     }
     label = columns.label_of(row)
+    if label is None and columns.separator is not None:
+        label = []  # none of them
     each = each_of(label) if columns.several else None
     return Example(origin, number, columns.text_of(row), name_of(label), others, each)

@@ -70,8 +70,8 @@ def _encoding(path: Path, troubles: Troubles, tally: Tally) -> Finding:
     else:
         what = f"; the first is byte 0x{troubles.byte:02x} at offset {troubles.offset:,}"
         way = (
-            "If the file is Latin-1 (Western European), convert it: "
-            f"iconv -f latin1 -t utf8 {quoted(path)} > {beside(path)}"
+            "If the file is Western European (Windows-1252 or Latin-1), convert it: "
+            f"iconv -f cp1252 -t utf8 {quoted(path)} > {beside(path)}"
         )
     rows = "row" if path.suffix.lower() == ".parquet" else "line"
     return Finding(

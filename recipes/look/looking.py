@@ -28,7 +28,8 @@ from recipes.look.suspects import suspect_findings
 from recipes.look.tokens import token_findings
 from recipes.problems import problems
 from recipes.recipe import Recipe
-from recipes.tasks.targets import find_problem
+from recipes.tasks.columns import label_name, label_names
+from recipes.tasks.kinds import find_problem
 from recipes.tasks.wording import counted, listed, shown
 
 if TYPE_CHECKING:
@@ -129,10 +130,10 @@ def _gather(sources: Sequence[Source], recipe: Recipe, gathered: Gathered, look:
                 if count == 0 and window:
                     columns = columns_of(window, source, recipe)
                     values = [columns.label_of(row) for _, row in window]
+                    if place == 0:
+                        look.facts["columns"] = columns.told()
                     if place == 0 and columns.labels:
-                        problem, _ = find_problem(
-                            values, columns.labels[0], recipe.data, source.origin.name
-                        )
+                        problem = _problem(look, values, columns, recipe, source)
                     elif place == 0:
                         gathered.labelled = False
                     elif all(value is None for value in values):
@@ -143,6 +144,20 @@ def _gather(sources: Sequence[Source], recipe: Recipe, gathered: Gathered, look:
                     example_of(source.origin, number, row, columns) for number, row in window
                 )
     gathered.finish()
+    return problem
+
+
+def _problem(
+    look: Look, values: Sequence[Any], columns: Columns, recipe: Recipe, source: Source
+) -> str:
+    """Return the problem type that a run would take, and tell it with its reasons."""
+    try:
+        problem, notes = find_problem(values, columns.labels[0], recipe.data, source.origin.name)
+    except RecipeError as error:
+        notes, problem = [], "single_label"
+        look.add([Finding("refused", "error", str(error), does="A run refuses the data.")])
+    how = "asked for" if recipe.data.problem != "auto" else "found in the labels"
+    look.facts["problem"] = " ".join([f"{problem}, {how} (data.problem).", *notes])
     return problem
 
 
@@ -202,12 +217,22 @@ def _label_findings(
         yield from number_findings(sample, embeddings, look.left_out)
     elif problems.get(problem).exclusive:
         yield from class_findings(gathered, recipe, problem)
-        yield from suspect_findings(sample, embeddings, look.left_out)
+        order = _order(sample, recipe) if problem == "ordinal" else ()
+        yield from suspect_findings(sample, embeddings, look.left_out, order)
         yield from leak_findings(sample)
     else:
         look.left_out["rare classes, label errors, leaks"] = (
             f"nothing is known of labels of the type {problem}"
         )
+
+
+def _order(examples: Sequence[Example], recipe: Recipe) -> Sequence[str]:
+    """Return labels from low to high; none if the order does not name them all."""
+    names = [example.label for example in examples if example.label is not None]
+    if recipe.data.order is None:
+        return label_names(names)
+    order = [label_name(label) or "" for label in recipe.data.order]
+    return order if {*names} <= {*order} else ()
 
 
 def _tell_rows(look: Look, gathered: Gathered, problem: str) -> None:

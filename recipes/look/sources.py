@@ -102,7 +102,11 @@ def columns_of(window: list[Raw], source: Source, recipe: Recipe) -> Columns:
         check_column(frame, name, "data.label", where)
     given = ticked[0] if ticked else str(settings.label) if settings.label is not None else None
     found, label, _ = choose_columns(
-        frame, text or ("text" if known else None), given or ("label" if known else None), where
+        frame,
+        text or ("text" if known else None),
+        given or ("label" if known else None),
+        where,
+        pair,
     )
     return Columns(found, pair, ticked or (label,), settings.separator)
 

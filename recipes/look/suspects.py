@@ -39,7 +39,10 @@ LEAST = 50
 
 
 def suspect_findings(
-    examples: Sequence[Example], embeddings: np.ndarray | None, left_out: dict[str, str]
+    examples: Sequence[Example],
+    embeddings: np.ndarray | None,
+    left_out: dict[str, str],
+    order: Sequence[str] = (),
 ) -> Iterator[Finding]:
     """Tell of rows whose label is likely wrong.
 
@@ -47,6 +50,8 @@ def suspect_findings(
         examples: Rows with one label each, in the order of the sample.
         embeddings: ``[rows, width]`` of the same rows, or None.
         left_out: Where to say why nothing could be judged.
+        order: All labels from low to high, if they have an order: what looks like a neighbor of its
+            label is no error then.
     """
     import numpy as np
 
@@ -68,6 +73,10 @@ def suspect_findings(
         )
         return
     suspects = _suspects(chances, labels)
+    if order:
+        places_of = np.array([order.index(name) for name in names])
+        far = np.abs(places_of[chances[suspects].argmax(1)] - places_of[labels[suspects]]) > 1
+        suspects = suspects[far]
     if len(suspects):
         yield _finding(chosen, suspects, chances, names, right)
 

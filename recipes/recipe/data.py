@@ -153,10 +153,8 @@ class DataSettings(Settings):
             raise ValueError("order is for problem=ordinal, in which a text has one label")
         if self.min_rows is None and self.rare != "drop":
             raise ValueError("rare has no effect without min_rows. Leave it out, or set min_rows=5")
-        if self.min_rows is not None and self.problem in ("ordinal", "regression"):
-            raise ValueError(
-                f"min_rows is for labels without an order, and problem={self.problem}. Leave it out"
-            )
+        if self.min_rows is not None and self.problem == "regression":
+            raise ValueError("min_rows is for labels, and problem=regression. Leave it out")
         if self.separator is not None and isinstance(self.label, tuple):
             raise ValueError("separator is for one column of labels, and label names several")
         return self

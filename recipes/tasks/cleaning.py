@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from recipes.errors import RecipeError
 from recipes.tasks.columns import (
     check_column,
     choose_columns,
@@ -14,8 +15,10 @@ from recipes.tasks.columns import (
     joined,
     values_of,
 )
+from recipes.tasks.kinds import find_problem
 from recipes.tasks.slices import with_slices
-from recipes.tasks.targets import find_problem, groups, namer, without_rare
+from recipes.tasks.targets import groups, namer, without_rare
+from recipes.tasks.wording import agree, counted, shown
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -90,6 +93,11 @@ def cleaned(
         # Lists where a word is wanted are told by `clean`, which names their rows.
         plain = problem in ("single_label", "ordinal")
         labels = None if plain else name(_values(frame, own, settings), where, frame)
+        if settings.separator is not None and (bare := int(frame[own.label].isna().sum())):
+            notes.append(
+                f"{counted(bare, 'row')} of {where} with an empty {shown(own.label)} "
+                f"{agree(bare, 'have')} none of the labels."
+            )
         whole = joined(frame, own.text, own.pair) if own.pair is not None else frame
         found[key], dropped = clean(
             whole, own.text, own.label, where, settings.invalid_rows, settings.max_characters,
@@ -97,7 +105,8 @@ def cleaned(
         )  # fmt: skip
         found[key] = with_slices(found[key], frame, settings.slices, where)
         notes += [note for note in dropped if note not in notes]
-    if settings.min_rows is not None and problem in ("single_label", "multi_label"):
+    if settings.min_rows is not None:
+        _check_rare(problem, settings)
         found, left = without_rare(found, problem, settings, names)
         notes += left
     if problem in ("multi_label", "regression"):
@@ -109,6 +118,20 @@ def cleaned(
     return Cleaned(found, problem, pairs, columns[first].label, notes)
 
 
+def _check_rare(problem: str, settings: DataSettings) -> None:
+    """Refuse what cannot be done to rare labels of a problem that was found in the data."""
+    if problem == "regression":
+        raise RecipeError(
+            f"data.min_rows={settings.min_rows} is for labels, and these are numbers. Leave it "
+            "out, or set data.problem=single_label."
+        )
+    if problem == "ordinal" and settings.rare == "merge":
+        raise RecipeError(
+            "data.rare=merge makes one label of several, and these have an order, in which it "
+            "has no place. Take data.rare=drop, or set data.problem=single_label."
+        )
+
+
 def _columns(frame: DataFrame, settings: DataSettings, where: str) -> _Columns:
     known = list(frame.columns) in KNOWN
     text, pair, notes = choose_pair(frame, settings.text, settings.pair, where)
@@ -118,7 +141,11 @@ def _columns(frame: DataFrame, settings: DataSettings, where: str) -> _Columns:
             check_column(frame, column, "data.label", where)
         label = label[0]
     text, label, guessed = choose_columns(
-        frame, text or ("text" if known else None), label or ("label" if known else None), where
+        frame,
+        text or ("text" if known else None),
+        label or ("label" if known else None),
+        where,
+        pair,
     )
     return _Columns(text, pair, label, [*(() if known else notes), *guessed])
 

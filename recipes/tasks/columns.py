@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
+import json
 import math
 import numbers
-from collections.abc import Sequence
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from export.edge import PAIR
@@ -33,23 +37,30 @@ _PAIRS = (
     ("text", "pair"), ("text", "text_pair"), ("text_a", "text_b"), ("sentence1", "sentence2"),
     ("sentence_1", "sentence_2"), ("premise", "hypothesis"), ("question1", "question2"),
 )  # fmt: skip
+#: A whole number that is written as a fraction.
+_WHOLE = re.compile(r"-?\d+\.0+")
+#: Categories of characters that are not seen: controls and formats.
+_UNSEEN = ("Cc", "Cf")
+#: Names of columns that number rows.
+_ROW_NAMES = ("id", "idx", "index", "key", "no", "nr", "number", "row", "uid", "uuid", "guid")
 # Kept as names, since they are what the file says, but more often a word for "missing".
 LIKELY_MISSING = {"na", "n/a", "#n/a", "none", "null", "-", "?"}
 
 
 def choose_columns(
-    frame: DataFrame, text: str | None, label: str | None, where: str
+    frame: DataFrame, text: str | None, label: str | None, where: str, pair: str | None = None
 ) -> tuple[str, str, list[str]]:
     """Choose the column of the texts and that of the labels.
 
-    A column that is not given is guessed where that is obvious: from its well-known name, or, of
-    exactly two columns, from what it holds.
+    A column that is not given is guessed where that is obvious: from its well-known name, of
+    exactly two columns from what they hold, or because nothing else is left, numbers of rows aside.
 
     Args:
         frame: The table.
         text: The text column as the recipe names it (``data.text``), or None to guess.
         label: The label column as the recipe names it (``data.label``), or None to guess.
         where: What the table is called in messages, usually its file.
+        pair: The column of the second text, if rows are pairs.
 
     Returns:
         The text column, the label column, and notes that say aloud what was guessed.
@@ -70,6 +81,8 @@ def choose_columns(
     found_label = label or _by_name("label", columns, taken=found_text)
     if len(columns) == 2 and not (found_text and found_label):
         found_text, found_label = _by_content(frame, found_text, found_label, where)
+    if found_text is not None and found_label is None:
+        found_label = _left(frame, (found_text, pair))
     if found_text is None or found_label is None:
         raise RecipeError(_undecided(found_text, found_label, columns, where))
     guesses = []
@@ -242,6 +255,9 @@ def clean(
 def label_name(value: object) -> str | None:
     """Name a label: text without outer blanks, 1 and 1.0 as ``1``, True as ``true``.
 
+    It does not matter whether a number is one or is spelled out: once a value is missing, tables
+    of whole numbers are often written as 1.0, and a 1 of another file is still the same class.
+
     Returns:
         The name; None where the label is missing: None, NaN (also written out) or blank.
     """
@@ -251,10 +267,51 @@ def label_name(value: object) -> str | None:
         name = str(int(value)) if value.is_integer() else repr(value)
     else:
         name = "" if value is None else str(value).strip()
+        name = name.partition(".")[0] if _WHOLE.fullmatch(name) else name
     return None if name.lower() in ("", "nan") else name
 
 
-def label_names(labels: Series) -> list[str]:
+def folded(name: str) -> str:
+    """Return a name without what may differ where names look the same.
+
+    That is case, further blanks, characters that are not seen, and forms of Unicode.
+    """
+    seen = [
+        c for c in unicodedata.normalize("NFKC", name) if unicodedata.category(c) not in _UNSEEN
+    ]
+    return " ".join("".join(seen).casefold().split())
+
+
+def is_list(value: object) -> bool:
+    """Say whether a value holds several: a list, a tuple or an array, and no text or object."""
+    return hasattr(value, "__len__") and not isinstance(value, str | bytes | Mapping)
+
+
+def unpacked(value: Any) -> Any:
+    """Return the list that a text spells out, in JSON or as Python prints it; else the value."""
+    if not isinstance(value, str) or not re.fullmatch(r"\[.*\]", value.strip(), re.DOTALL):
+        return value
+    for read in (json.loads, ast.literal_eval):
+        try:
+            found = read(value.strip())
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            continue
+        return found if is_list(found) else value
+    return value
+
+
+def number(value: Any) -> float | None:
+    """Return the number that a label is; None if it is something else, or no finite one."""
+    if isinstance(value, bool):
+        return None
+    try:
+        found = float(value)
+    except (TypeError, ValueError):
+        return None
+    return found if math.isfinite(found) else None
+
+
+def label_names(labels: Iterable[str]) -> list[str]:
     """Return the distinct names in a fixed order: by value if all are numbers, else as text.
 
     Args:
@@ -293,6 +350,25 @@ def _by_content(
         likely_text if text or reads_as_text else None,
         likely_label if label or reads_as_label else None,
     )
+
+
+def _left(frame: DataFrame, taken: Sequence[str | None]) -> str | None:
+    """Return the only column besides some that does not just number the rows; None if several."""
+    left = [
+        str(name)
+        for name, column in frame.items()
+        if name not in taken and not _numbers_rows(str(name), column)
+    ]
+    return left[0] if len(left) == 1 else None
+
+
+def _numbers_rows(name: str, column: Series) -> bool:
+    """Say whether a column tells one row from another and nothing else."""
+    if name.strip().lower() in _ROW_NAMES:
+        return True
+    found = [number(value) for value in values_of(column)]
+    whole = all(value is not None and value.is_integer() for value in found)
+    return whole and len(set(found)) == len(found)
 
 
 def _unknown(key: str, name: str, columns: Sequence[str], where: str) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from recipes.errors import RecipeError
-from recipes.tasks.columns import label_names
+from recipes.tasks.columns import folded, label_names
 from recipes.tasks.phases import by_first_phase, check_phases, phase_notes, repeated, strata
 from recipes.tasks.targets import check_targets
 from recipes.tasks.wording import agree, counted, listed, row_names, shown
@@ -272,9 +272,9 @@ def _check_classes(rows: DataFrame, needed: int, name: str, log: _Log) -> None:
         raise RecipeError(
             f"{len(rare):,} of the {len(counts):,} classes of {log.called['train']} "
             f"{agree(len(rare), 'have')} too few rows{left}: {found}. To draw the {name} split, "
-            f"each class needs at least {needed} different texts. Add rows, merge such classes "
-            "with others, or take their rows out; if these are no classes at all, name another "
-            "column with data.label=NAME."
+            f"each class needs at least {needed} different texts. Add rows, or leave such classes "
+            f"out with data.min_rows={needed}; if these are no classes at all, name another column "
+            "with data.label=NAME, or set data.problem=regression for numbers."
         )
 
 
@@ -309,7 +309,7 @@ def _check_fraction(rows: DataFrame, groups: Series, name: str, fraction: float,
 
 
 def _note_odd_labels(parts: Mapping[str, DataFrame], labels: list[str], log: _Log) -> None:
-    """Note classes that a split lacks, and names that differ only in case."""
+    """Note classes that a split lacks, and names that look alike."""
     for name in ("validation", "test"):
         lacking = sorted(set(labels) - set(parts[name]["label"]))
         if lacking:
@@ -318,10 +318,10 @@ def _note_odd_labels(parts: Mapping[str, DataFrame], labels: list[str], log: _Lo
                 f"No row of {log.called[name]} has the label {they}: figures there say nothing "
                 f"about {'it' if len(lacking) == 1 else 'them'}."
             )
-    folded = Counter(label.casefold() for label in labels)
-    alike = [label for label in labels if folded[label.casefold()] > 1]
+    seen = Counter(map(folded, labels))
+    alike = [label for label in labels if seen[folded(label)] > 1]
     if alike:
         log.notes.append(
-            f"These labels differ only in case and count as different classes: "
-            f"{listed(map(shown, alike))}."
+            f"These labels differ only in case, blanks or what is not seen, and count as different "
+            f"classes: {listed(map(shown, alike))}."
         )

@@ -136,8 +136,8 @@ def _text(file: Path) -> str:
         at = start + error.start
         raise RecipeError(
             f"{_place(data, at)} of {file} is not UTF-8: byte 0x{data[at]:02x} at offset {at:,}. "
-            f"If the file is Latin-1 (Western European), convert it: "
-            f"iconv -f latin1 -t utf8 {quoted(file)} > {beside(file)}"
+            f"If the file is Western European (Windows-1252 or Latin-1), convert it: "
+            f"iconv -f cp1252 -t utf8 {quoted(file)} > {beside(file)}"
         ) from error
     at = data.find(b"\0")
     if at >= 0:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import difflib
 import json
-import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from recipes.errors import RecipeError
-from recipes.tasks.columns import label_name, label_names
-from recipes.tasks.wording import counted, listed, row_names, shown
+from recipes.tasks.columns import is_list, label_name, label_names, number, unpacked
+from recipes.tasks.wording import agree, counted, listed, row_names, shown
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
@@ -20,58 +19,10 @@ if TYPE_CHECKING:
 
 #: What labels with few rows are called together.
 OTHER = "other"
-#: Names of columns whose whole numbers have an order, more likely than not.
-_ORDERED = ("stars", "star", "rating", "score", "grade", "level", "severity", "priority")
-#: More different whole numbers than this are no classes.
-_MOST_CLASSES = 200
 #: Groups of like numbers, each of which has its share of every split.
 _BINS = 10
 #: Fewer rows than this of a label are no group of their own when splits are drawn.
 _FEWEST = 10
-
-
-def find_problem(
-    values: Sequence[Any], column: str, settings: DataSettings, where: str
-) -> tuple[str, list[str]]:
-    """Find out what kind of answer the rows have.
-
-    Args:
-        values: What the label column holds, or tuples where there are several columns.
-        column: What it is called.
-        settings: Of which `DataSettings.problem`, if it is given, has the last word.
-        where: What the table is called in messages.
-
-    Returns:
-        A name from `recipes.problems`, and notes that say aloud what was guessed.
-    """
-    if settings.problem != "auto":
-        return settings.problem, []
-    present = [value for value in values if label_name_or_list(value) is not None]
-    if isinstance(settings.label, tuple) or settings.separator is not None:
-        return "multi_label", []
-    if settings.order is not None:
-        return "ordinal", []
-    if any(map(_is_several, present)):
-        return "multi_label", [
-            f"{shown(column)} of {where} holds lists: taken as several labels a text "
-            "(data.problem=multi_label)."
-        ]
-    numbers = [_number(value) for value in present]
-    if not numbers or any(number is None for number in numbers):
-        return "single_label", []
-    distinct = {number for number in numbers if number is not None}
-    if any(not number.is_integer() for number in distinct) or len(distinct) > _MOST_CLASSES:
-        return "regression", [
-            f"{shown(column)} of {where} holds numbers, {counted(len(distinct), 'different one')}: "
-            "taken as a regression. For classes set data.problem=single_label."
-        ]
-    if len(distinct) > 2 and column.strip().lower() in _ORDERED:
-        return "ordinal", [
-            f"{shown(column)} of {where} holds {len(distinct)} whole numbers: taken as labels with "
-            "an order (data.problem=ordinal). For classes without one set "
-            "data.problem=single_label."
-        ]
-    return "single_label", []
 
 
 def namer(
@@ -128,7 +79,7 @@ def without_rare(
 
     Args:
         frames: Cleaned tables: ``all``, or ``train`` and further ones.
-        problem: ``single_label`` or ``multi_label``.
+        problem: ``single_label``, ``ordinal`` or ``multi_label``.
         settings: Of which `DataSettings.min_rows` and `DataSettings.rare` are used.
         names: What each table is called in messages.
 
@@ -172,7 +123,8 @@ def without_rare(
         )
         whole = frame.assign(label=labels.astype(object))
         found[key] = whole if several else whole[labels != ""]
-    done = f"are {shown(OTHER)} now" if settings.rare == "merge" else "are left out"
+    be = agree(len(rare), "are")
+    done = f"{be} {shown(OTHER)} now" if settings.rare == "merge" else f"{be} left out"
     return found, [
         f"{counted(len(rare), 'label')} of fewer than {least} rows {done}, in "
         f"{counted(changed, 'row')}: {listed(map(shown, sorted(rare)))}."
@@ -199,7 +151,7 @@ def output_names(problem: str, train: Series, settings: DataSettings, column: st
     if problem != "ordinal":
         return names
     if settings.order is None:
-        if any(_number(name) is None for name in names):
+        if any(number(name) is None for name in names):
             raise RecipeError(
                 f"The labels {listed(map(shown, names))} have an order, and it is not known: name "
                 "them from low to high, for example data.order=[low,middle,high]."
@@ -275,25 +227,6 @@ def check_targets(
     return notes
 
 
-def label_name_or_list(value: Any) -> Any:
-    """Return a value that is there, or None: an empty list is there, and says that none applies."""
-    return value if _is_several(value) else label_name(value)
-
-
-def _is_several(value: Any) -> bool:
-    return not isinstance(value, str | bytes) and hasattr(value, "__len__")
-
-
-def _number(value: Any) -> float | None:
-    if isinstance(value, bool):
-        return None
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return number if math.isfinite(number) else None
-
-
 def _several(
     values: Sequence[Any], settings: DataSettings, where: str, frame: DataFrame
 ) -> list[str | None]:
@@ -301,18 +234,29 @@ def _several(
     if isinstance(settings.label, tuple):
         return _ticked(values, settings.label, where, frame)
     found: list[str | None] = []
-    for value in values:
-        if isinstance(value, str):
-            parts = value.split(settings.separator) if settings.separator else [value]
-            names = [name for part in parts if (name := label_name(part)) is not None]
-        elif value is None:
+    for row, value in zip(frame.index, values, strict=True):
+        whole = unpacked(value)
+        if isinstance(whole, str) and settings.separator:
+            whole = whole.split(settings.separator)
+        elif whole is None and settings.separator is None:
             found.append(None)
             continue
-        else:
-            each = list(value) if _is_several(value) else [value]
-            names = [name for part in each if (name := label_name(part)) is not None]
-        found.append(json.dumps(sorted(set(names)), ensure_ascii=False))
+        each = whole if is_list(whole) else [whole]
+        _check_plain(each, row, where, frame)
+        names = {name for part in each if (name := label_name(part)) is not None}
+        found.append(json.dumps(sorted(names), ensure_ascii=False))
     return found
+
+
+def _check_plain(values: Sequence[Any], row: Any, where: str, frame: DataFrame) -> None:
+    """Refuse labels that are lists or objects themselves."""
+    if odd := [
+        value for value in values if hasattr(value, "__len__") and not isinstance(value, str)
+    ]:
+        raise RecipeError(
+            f"{shown(odd[0])} is no label, in {row_names(frame, [row])} of {where}: each is one "
+            "word or number. Name a column that has such with data.label."
+        )
 
 
 def _ticked(
@@ -328,7 +272,8 @@ def _ticked(
         if odd := [value for value in said if value not in yes | no]:
             raise RecipeError(
                 f"The columns {listed(columns)} of {where} say of each row whether a label "
-                f"applies, with 0 or 1, and {row_names(frame, [row])} says {shown(odd[0])}."
+                f"applies, with 1, true or yes, or with 0, false or no, and "
+                f"{row_names(frame, [row])} says {shown(odd[0])}."
             )
         given = [name for name, value in zip(columns, said, strict=True) if value in yes]
         found.append(json.dumps(sorted(given), ensure_ascii=False))
@@ -338,14 +283,14 @@ def _ticked(
 def _numbers(values: Sequence[Any], where: str, frame: DataFrame) -> list[str | None]:
     found: list[str | None] = []
     for row, value in zip(frame.index, values, strict=True):
-        name = None if _is_several(value) else label_name(value)
-        number = None if name is None else _number(value)
-        if (name is not None and number is None) or _is_several(value):
+        name = None if is_list(value) else label_name(value)
+        measured = None if name is None else number(value)
+        if (name is not None and measured is None) or is_list(value):
             raise RecipeError(
                 f"{shown(value)} is no number, in {row_names(frame, [row])} of {where}, and a "
                 "regression learns numbers. Mend it, or set data.problem=single_label."
             )
-        found.append(None if number is None else repr(number))
+        found.append(None if measured is None else repr(measured))
     return found
 
 

@@ -5,15 +5,26 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
+from unicodedata import category
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+#: They make one sign of several, in emoji and in some scripts.
+_JOINERS = "\u200c\u200d"
+
 
 def shown(value: object, width: int = 50) -> str:
-    """Quote a value for a message, on one line and cut to ``width`` characters."""
+    """Quote a value for a message, on one line and cut to ``width`` characters.
+
+    Characters that are not seen are spelled out, but for those that join others.
+    """
     text = " ".join(str(value)[:1000].split())
-    return json.dumps(text if len(text) <= width else text[:width] + "…", ensure_ascii=False)
+    quoted = json.dumps(text if len(text) <= width else text[:width] + "…", ensure_ascii=False)
+    return "".join(
+        f"\\u{ord(c):04x}" if category(c) in ("Cc", "Cf") and c not in _JOINERS else c
+        for c in quoted
+    )
 
 
 def listed(items: Iterable[str], limit: int = 8) -> str:

@@ -1,0 +1,203 @@
+"""What kind of answer a label column holds: found, said aloud, or refused with the odd cell."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from recipes.errors import RecipeError
+from recipes.linear import Linear
+from recipes.look.looking import look_at_recipe
+from recipes.reading import read_recipe
+from recipes.tasks import tasks
+from recipes.tasks.columns import choose_columns, folded
+from recipes.tasks.kinds import find_problem
+from recipes.tasks.wording import shown
+
+TOPICS = ("refund", "billing", "login")
+
+
+def recipe(path: Path, *overrides: str) -> Any:
+    return read_recipe("lora_cls", [f"data.train={path}", *overrides])
+
+
+def read(path: Path, *overrides: str) -> Any:
+    return tasks.get("text_classification")().read(
+        recipe(path, *overrides).data, None, offline=True
+    )
+
+
+def kind(values: list[Any], column: str = "label", *overrides: str) -> tuple[str, list[str]]:
+    settings = read_recipe("lora_cls", overrides).data
+    return find_problem(values, column, settings, "a.csv")
+
+
+def written(path: Path, labels: list[Any], column: str = "label") -> Path:
+    """Write a CSV or JSON-lines file with distinct texts."""
+    rows = [{"text": f"text number {n}", column: label} for n, label in enumerate(labels)]
+    if path.suffix == ".csv":
+        pd.DataFrame(rows).to_csv(path, index=False)
+    else:
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+PRICES = [f"{n}.5" for n in range(100)]
+
+
+@pytest.mark.parametrize(
+    ("values", "column", "found", "said"),
+    [
+        (PRICES, "price", "regression", "100 different ones"),
+        ([str(n % 5) for n in range(60)], "label", "single_label", ""),
+        ([str(n % 5) for n in range(60)], "stars", "ordinal", "labels with an order"),
+        ([str(n) for n in range(150)] * 2, "score", "regression", "taken as a regression"),
+        (["1", "2", "3"] * 20 + ["n/a"], "stars", "single_label", 'but for "n/a"'),
+        (["1", "2", "3"] * 20 + ["n/a"], "label", "single_label", ""),
+        (['["a", "b"]', "['b']", "[]"] * 9, "label", "multi_label", "holds lists"),
+        (["[draft]", "[final]"] * 9, "label", "single_label", ""),
+        (["a;b", "b;c", "a", "c"] * 9, "label", "single_label", 'data.separator=";"'),
+        (["a, b", "b, c", "a", "c"] * 9, "label", "single_label", 'data.separator=","'),
+        (["arts, music", "law, state", "sport"] * 9, "label", "single_label", ""),
+        ([f"{year}-01-05" for year in range(1900, 1999)], "label", "single_label", ""),
+    ],
+)
+def test_the_kind_is_found_and_what_is_odd_is_said(
+    values: list[Any], column: str, found: str, said: str
+) -> None:
+    problem, notes = kind(values, column)
+    assert problem == found
+    assert said in " ".join(notes)
+    assert bool(said) == bool(notes)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ([*PRICES, "inf"], '1 row with "inf".*empty these fields'),
+        ([*PRICES, "NA", "NA"], '2 rows with "NA"'),
+        ([f"{n},5" for n in range(100)], 'written as "0,5"'),
+        ([f"${n}.5" for n in range(100)], r'written as "\$0.5"'),
+        ([f"{n}.5%" for n in range(100)], "written as"),
+        ([f"{n},300" for n in range(100)], "Write them as 1234.5"),
+    ],
+)
+def test_numbers_that_a_program_cannot_read_are_named(values: list[Any], said: str) -> None:
+    with pytest.raises(RecipeError, match=said):
+        kind(values, "price")
+    assert kind(values, "price", "data.problem=single_label")[0] == "single_label"
+
+
+def test_several_labels_asked_for_and_none_parted_are_told() -> None:
+    problem, notes = kind(["a;b", "b;c", "a", "c"] * 9, "label", "data.problem=multi_label")
+    assert problem == "multi_label"
+    assert "data.separator" in notes[0]
+
+
+def test_lists_written_as_text_are_lists(tmp_path: Path) -> None:
+    texts = ['["refund", "login"]', "['login']", "[]", '["billing"]'] * 20
+    rows = read(written(tmp_path / "a.csv", texts))
+    assert rows.problem == "multi_label"
+    assert sorted(rows.labels) == sorted(TOPICS)
+    look = look_at_recipe(recipe(tmp_path / "a.csv"), offline=True)
+    assert look.facts["problem"].startswith("multi_label")
+    assert look.facts["labels"].startswith("3")
+    assert '"text" (data.text)' in look.facts["columns"]
+
+
+def test_an_empty_field_among_several_labels_says_none(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.csv", ["refund;login", "login", None, "billing"] * 20)
+    rows = read(path, "data.separator=;")
+    assert sum(sum(label) == 0 for label in rows.train.labels) > 5
+    assert any("20 rows of a.csv with an empty" in note for note in rows.notes)
+    assert "20 rows none" in look_at_recipe(recipe(path, "data.separator=;")).facts["labels"]
+
+
+@pytest.mark.parametrize("label", [{"name": "pos"}, [["deep"]], [{"a": 1}]])
+def test_objects_are_no_labels(label: Any, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"lists or objects|is no label"):
+        read(written(tmp_path / "a.jsonl", [label] * 40))
+
+
+def test_a_whole_number_is_one_label_however_it_is_written(tmp_path: Path) -> None:
+    rows = read(written(tmp_path / "a.csv", ["0", "1", "1.0", "2"] * 20))
+    assert rows.labels == ["0", "1", "2"]
+    columns = pd.DataFrame(
+        {"text": [f"t{n}" for n in range(60)], "x": ["1.0", "0.0"] * 30, "y": ["yes", "no"] * 30}
+    )
+    columns.to_csv(tmp_path / "b.csv", index=False)
+    rows = read(tmp_path / "b.csv", "data.label=[x, y]")
+    assert rows.labels == ["x", "y"]
+    assert {*rows.train.labels} == {(1, 1), (0, 0)}
+
+
+def test_rare_steps_of_an_order_can_be_left_out(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.csv", ["1", "2", "3"] * 20 + ["7"], "stars")
+    with pytest.raises(RecipeError, match=r"data\.min_rows=3"):
+        read(path)
+    rows = read(path, "data.min_rows=3")
+    assert (rows.problem, rows.labels) == ("ordinal", ["1", "2", "3"])
+    assert any("1 label of fewer than 3 rows is left out" in note for note in rows.notes)
+    with pytest.raises(RecipeError, match=r"data\.rare=merge"):
+        read(path, "data.min_rows=3", "data.rare=merge")
+    with pytest.raises(RecipeError, match="these are numbers"):
+        read(written(tmp_path / "b.csv", PRICES), "data.min_rows=3")
+
+
+@pytest.mark.parametrize(
+    ("columns", "label"),
+    [
+        (("question1", "question2", "is_duplicate"), "is_duplicate"),
+        (("id", "text", "price"), "price"),
+        (("text", "a", "b"), None),
+        (("text", "id"), None),
+    ],
+)
+def test_the_only_column_left_is_the_label(columns: tuple[str, ...], label: str | None) -> None:
+    frame = pd.DataFrame({name: [f"{name} {n % 3}" for n in range(9)] for name in columns})
+    frame["id"] = range(9)
+    frame = frame[list(columns)]
+    pair = "question2" if "question2" in columns else None
+    text = "question1" if pair else None
+    if label is None:
+        with pytest.raises(RecipeError, match=r"which the label|holds the label"):
+            choose_columns(frame, text, None, "a.csv", pair)
+        return
+    assert choose_columns(frame, text, None, "a.csv", pair)[1] == label
+
+
+def test_one_label_that_applies_or_not_is_answered_for_every_row() -> None:
+    """sklearn tells two columns of a single label, and one of each of several."""
+    features = [[float(n % 2), 1.0] for n in range(20)]
+    model = Linear("multi_label", features, [(n % 2,) for n in range(20)])
+    logits = model.logits(features)
+    assert logits.shape == (20, 1)
+    assert [logit > 0 for logit in logits[:, 0]] == [n % 2 == 1 for n in range(20)]
+
+
+def test_names_that_look_alike_are_the_same_folded_and_shown_apart() -> None:
+    assert folded("Pos\u200b") == folded(" pos ") == "pos"
+    assert folded("cafe\u0301") == folded("caf\u00e9")
+    assert shown("a\u200bb\x1b[31m") == '"a\\u200bb\\u001b[31m"'
+
+
+def test_a_near_miss_of_ordered_labels_is_no_label_error(tmp_path: Path) -> None:
+    """Texts of 1 and 2 are alike, and so are those of 4 and 5."""
+    low, high = ["bad", "poor", "awful", "sad"], ["good", "fine", "great", "nice"]
+    rows = []
+    for n in range(300):
+        words = low if n % 2 else high
+        text = " ".join(words[(n // 2 * k + k) % 4] for k in (1, 3, 5, 7)) + f" number{n}"
+        stars = (1 if n % 20 == 1 else 2) if n % 2 else (5 if n % 20 == 0 else 4)
+        rows.append({"text": text, "stars": stars})
+    rows[0]["stars"] = 1
+    rows[2]["stars"] = 1
+    pd.DataFrame(rows).to_csv(tmp_path / "a.csv", index=False)
+    look = look_at_recipe(recipe(tmp_path / "a.csv"), offline=True)
+    errors = [found for found in look.findings if found.code == "label-errors"]
+    assert len(errors) == 1
+    assert all('looks like "4"' in example for example in errors[0].examples)
