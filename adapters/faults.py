@@ -39,7 +39,7 @@ def _say(fault: Any, model: type[BaseModel]) -> tuple[str, str]:
     if fault["type"] == "extra_forbidden":
         known = _fields_at(path[:-1], model)
         near = difflib.get_close_matches(str(path[-1]), known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known) or 'none'}"
+        hint = f"did you mean {near[0]!r}" if near else f"known here: {', '.join(known) or 'none'}"
         return f"unknown key {where!r}: ", hint
     if fault["type"] == "missing":
         return f"the key {where!r} is missing", ""
@@ -47,6 +47,8 @@ def _say(fault: Any, model: type[BaseModel]) -> tuple[str, str]:
         return f"{where}: " if where else "", message
     if fault["type"] == "model_type":
         message = f"should be a section with the keys {', '.join(_fields_at(path, model))}"
+    if fault["type"] in ("list_type", "tuple_type"):
+        message = f"should be a list: [{fault['input']}]"
     return f"{where}={fault['input']!r} ", message.replace("Input should", "should", 1).replace(
         "tuple", "list"
     )

@@ -39,11 +39,13 @@ def partial(target: Path, identity: Mapping[str, Any], overwrite: bool) -> Itera
 
     Raises:
         ExportError: Another process writes the output, there are parts of another identity, or the
-            folder holds something else.
+            folder holds something else, or there is no place for it.
     """
     from filelock import FileLock, Timeout
 
     folder = target.with_name(f"{target.name}.partial")
+    if not target.absolute().parent.is_dir():
+        raise ExportError(f"There is no folder {target.absolute().parent}. Make it first.")
     folder.mkdir(exist_ok=True)
     lock = FileLock(folder / _LOCK)
     try:

@@ -102,6 +102,8 @@ def suffix_of(path: Path) -> str:
         ExportError: It is none of those that can be read and written.
     """
     suffix = path.suffix.lower()
+    if path.is_dir():
+        raise ExportError(f"{path} is a folder. Name a table: a file.")
     if suffix not in SUFFIXES:
         raise ExportError(
             f"{path} is not a table that can be read or written: its name has to end in "

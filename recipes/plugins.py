@@ -32,6 +32,8 @@ def load_plugins(names: Sequence[str]) -> None:
         RecipeError: A module is not there, or fails while it is imported.
     """
     for name in names:
+        if not name.endswith(".py") and Path(name).is_file():
+            raise RecipeError(f"{name} is no plug-in: it has to be a .py file, or a module's name.")
         if name.endswith(".py") and not Path(name).is_file():
             raise RecipeError(f"There is no plug-in file {name}. Check the path.")
         try:

@@ -202,7 +202,8 @@ def _present(folder: Path, *, join: bool) -> Iterator[None]:
 
 def _print_plan(plan: Plan, options: argparse.Namespace, folder: Path) -> None:
     print(f"folder  {folder}")
-    print(f"trials  {options.trials}, {options.workers} at a time; the first is the plain recipe")
+    first = "the first is the plain recipe, whether its own values are in the space or not"
+    print(f"trials  {options.trials}, {options.workers} at a time; {first}")
     metric = plan.metric or "headline metric of the data's problem"
     print(f"counts  the {plan.target}'s validation {metric}, each trial to {plan.stage}")
     print(f"seeds   {', '.join(map(str, plan.seeds))}")
@@ -214,7 +215,7 @@ def _print_plan(plan: Plan, options: argparse.Namespace, folder: Path) -> None:
         told = "not in it" if own is None else dimension.text(own)
         print(f"space   {dimension.said:<{width}}  the recipe's own value: {told}")
     if plan.count <= options.trials:
-        print(f"points  {plan.count:.0f}: each is tried once")
+        print(f"points  {plan.count:.0f} in the space: each is tried once")
 
 
 if __name__ == "__main__":
