@@ -311,6 +311,12 @@ def test_norm_tuning_of_peft_adapts_the_norms(tiny_backbone: Make) -> None:
     assert all("LayerNorm" in name for name in inside)
 
 
+@pytest.mark.parametrize("method", ["xlora", "POLY", "CPT", "TRAINABLE_TOKENS"])
+def test_methods_of_peft_that_no_plain_weights_can_hold_are_refused(method: str) -> None:
+    with pytest.raises(ValidationError, match=f"peft's {method} .* that is no plain model"):
+        strategies.get("peft")(method=method)
+
+
 @pytest.mark.usefixtures("bf16_processor")
 def test_an_answer_leaves_four_bit_weights_as_they_are(tiny_backbone: Make) -> None:
     model = load(tiny_backbone("bert"), "nf4")

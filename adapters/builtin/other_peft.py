@@ -19,6 +19,15 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+#: Methods whose result cannot become plain weights of one classifier, and why.
+_NOT_PLAIN = {
+    "CPT": "puts learnt vectors before the text of a language model",
+    "POLY": "has other weights for each of several tasks, whose number comes with the text",
+    "TRAINABLE_TOKENS": "learns rows of the table of tokens beside it; token_lora adapts the table",
+    "XLORA": "mixes adapters anew for every text",
+}
+
+
 @strategies.register("peft")
 class Peft(OverPeft):
     """Any method of the installed peft: method is its name, all other fields are its own.
@@ -40,6 +49,11 @@ class Peft(OverPeft):
     @model_validator(mode="after")
     def _known(self) -> Peft:
         config_class = _config_class(self.method)
+        if why := _NOT_PLAIN.get(self.method.upper()):
+            raise ValueError(
+                f"peft's {self.method} {why}: that is no plain model, which a student could be cut "
+                "from. Choose a method that adapts layers, such as lora"
+            )
         known = {
             name
             for name in inspect.signature(config_class).parameters

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from recipes.ledger import Ledger, Row
-from recipes.reporting.summary import phases_line
+from recipes.reporting.summary import named, phases_line
 
 #: The row that others are held against.
 TEACHER = "teacher"
@@ -19,9 +19,13 @@ _TERMINAL = (
 def print_ledger(ledger: Ledger) -> None:
     """Print every row with its difference from the row before and from the teacher.
 
-    Below stands what learning phase after phase came to, if the run has phases.
+    Below stands by which metric, and what learning phase after phase came to, if there are phases.
     """
-    print_table([{name: row[name] for name in _TERMINAL} for row in ledger_cells(ledger)])
+    cells = ledger_cells(ledger)
+    filled = [name for name in _TERMINAL if any(row[name] for row in cells)]
+    print_table([{name: row[name] for name in filled} for row in cells])
+    metrics = dict.fromkeys(named(row.headline) for row in ledger)
+    print(f"valid. and test: {', '.join(metrics)}, in percent; ±: points of it.")
     if line := phases_line(ledger):
         print(line)
 
