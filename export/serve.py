@@ -158,17 +158,18 @@ def build(options: argparse.Namespace) -> Web:
         folder = ModelFolder(None if single else models_folder(source))
         key = Path(options.public_key) if options.public_key else None
         repository = Repository(folder, limits, workers, options.keep, metrics, key, options.retain)
-        if not single and token is None and not folder.entries():
-            raise ExportError(
-                f"No model lies in {source}, and without a token none can be pushed. Put a bundle "
-                "there as NAME/1, or start with --token-file FILE."
-            )
         repository.start(single, options.name)
-        return web_server(Server(repository, limits, token, metrics), options)
+        server = web_server(Server(repository, limits, token, metrics), options)
     except ModuleNotFoundError as error:
         raise ExportError(
             f'{error.name} is not installed, which serving needs: pip install "potstill[serve]".'
         ) from error
+    if not single and token is None and not folder.entries():
+        raise ExportError(
+            f"No model lies in {source}, and without a token none can be pushed. Put a bundle "
+            "there as NAME/1, or start with --token-file FILE."
+        )
+    return server
 
 
 def _seconds(text: str) -> float:

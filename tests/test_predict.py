@@ -692,7 +692,7 @@ def test_files_that_do_not_go_together_are_refused(
         ("scored.csv", "has the column 'label' already"),
         ("rows.csv", "is the input"),
         ("scored.xlsx", "is not a table that can be read or written"),
-        ("nowhere/scored.csv", "nowhere/scored.csv.partial cannot be read or written: No such"),
+        ("nowhere/scored.csv", "nowhere. Make it first"),
     ):
         more = ["--overwrite", *(["--prefix", "p_"] if "where" in target else [])]
         assert run(bundle, path, tmp_path / target, *more) == 3

@@ -460,7 +460,7 @@ def test_a_dry_run_changes_nothing(
 ) -> None:
     assert main(arguments(tmp_path / "out", "--dry-run")) == 0
     told = capfd.readouterr().out
-    assert "animal, food, place" in told
+    assert '"animal", "food" and "place"' in told
     assert "baseline → finetune" in told
     assert not (tmp_path / "out").exists()
 

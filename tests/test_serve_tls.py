@@ -105,7 +105,7 @@ def test_files_and_options_that_do_not_fit_are_refused(
         ((*certificate, *key), tls.PASSWORD),
         ((*certificate, *key, "--ssl-keyfile-password-file", str(wrong)), str(wrong)),
         ((*certificate, "--ssl-keyfile", client.key), "the key the certificate's"),
-        ((*certificate, "--ssl-keyfile", str(tmp_path / "none")), "No such file"),
+        ((*certificate, "--ssl-keyfile", str(tmp_path / "none")), "There is no file"),
     ):
         assert serve.main([str(models), *given]) == 3, given
         assert message in (told := capsys.readouterr().err), told

@@ -53,12 +53,13 @@ def _parser() -> argparse.ArgumentParser:
 
 def _train(options: argparse.Namespace) -> int:
     from recipes.callbacks import PoorError
-    from recipes.pipeline import check_folder, run_stages
+    from recipes.pipeline import check_folder, make_folder, run_stages
 
     recipe, folder = read_recipe(options.recipe, options.overrides, options.plugin), options.out
     if options.offline:
         os.environ["HF_HUB_OFFLINE"] = "1"
     check_folder(recipe, Path(folder), options.resume, None)
+    make_folder(Path(folder))
     work = run.workspace(recipe, Path(folder), options.offline)
     poor = None
     if options.judge is not None:
