@@ -143,13 +143,10 @@ def _check_knowledge(work: Workspace) -> None:
     from recipes.folds import drawn
     from recipes.teachers import further_teacher
 
-    settings, train = work.recipe.distill, work.recipe.train
-    if work.task.pairs and (
-        settings.text or settings.augment or settings.train.augment or train.augment
-    ):
+    settings = work.recipe.distill
+    if work.task.pairs and settings.text:
         raise RecipeError(
-            "Rows are pairs of texts, and distill.text and augmentations (train.augment, "
-            "distill.augment, distill.train.augment) make single texts. Leave them out."
+            "Rows are pairs of texts, and distill.text may hold single ones. Leave it out."
         )
     check_texts(work)
     for name in settings.teachers:

@@ -135,6 +135,7 @@ def source(work: Workspace, texts: Sequence[str]) -> Source:
         texts,
         tokenizer=lambda: work.tokenizer,
         embeddings=lambda: work.load().get_input_embeddings().weight,
+        pairs=work.task.pairs,
     )
 
 

@@ -458,3 +458,19 @@ def test_the_contract_has_to_be_kept() -> None:
     with pytest.raises(RegistryError, match=r"derives from recipes\.augmentations\.Augmentation"):
         augmentations.register("odd")(int)  # type: ignore[type-var]
     assert module.augmentations is augmentations
+
+
+@pytest.mark.parametrize("name", ["delete", "swap", "replace", "neighbors", "splice"])
+def test_both_texts_of_a_pair_are_varied_by_themselves(name: str) -> None:
+    first, second = "cat dog bird horse", "bread soup rice cake"
+    given = Source(
+        [f"{first}\t{second}", "red blue\tone two"], tiny.tokenizer, embeddings, pairs=True
+    )
+    assert given.texts == tuple(sorted([first, second, "red blue", "one two"]))
+    made = rows([f"{first}\t{second}"], [way(name)], 8, 0, given)
+    assert made
+    parts = [text.split("\t") for text in made]
+    assert all(len(each) == 2 and all(part.strip() for part in each) for each in parts)
+    if name in ("delete", "swap"):
+        assert all({*one.split()} <= {*first.split()} for one, _ in parts)
+        assert all({*other.split()} <= {*second.split()} for _, other in parts)

@@ -85,6 +85,8 @@ def run(
     goals = ["gate={max_drop: 1.0, min_label_agreement: 0.3}", *WISHES.get(kind, ())]
     common = ["lora_cls", f"data.train={data}", f"backbone.model={tiny_backbone('bert')}", *QUICK]
     goals.append("distill.student.layers=1")  # how many has nothing to do with the kind
+    if kind == "pairs":
+        goals += ["train.augment=[swap]", "distill.augment=[splice]", "distill.copies=1"]
     assert main([*common, *goals, "--out", str(folder / "run")]) == 0
     return kind, folder / "run"
 
@@ -278,12 +280,12 @@ def test_impossible_combinations(overrides: list[str], said: str, tmp_path: Path
         read(path, "data.text=text", *overrides)
 
 
-def test_pairs_are_not_augmented(
+def test_pairs_take_no_single_texts_besides(
     tiny_backbone: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = write(tmp_path / "rows.jsonl", rows_of("pairs", 60))
     arguments = ["lora_cls", f"data.train={data}", f"backbone.model={tiny_backbone('bert')}"]
-    more = ["train.augment=[swap]", "--out", str(tmp_path / "run")]
+    more = [f"distill.text={data}", "--out", str(tmp_path / "run")]
     assert main([*arguments, *QUICK, *more]) == 3
     assert "pairs of texts" in capsys.readouterr().err
 

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from adapters import AdapterError, Registry
 from adapters.registry import by_name, source_file, told
+from export.edge import PAIR
 from recipes.console import is_main
 from recipes.errors import RecipeError
 
@@ -27,6 +28,8 @@ class Source:
 
     Args:
         texts: The texts of the training split. Their order does not matter.
+        pairs: Whether they are pairs, with a tab between their texts. Each of both is varied by
+            itself then, and may draw from every single one.
         tokenizer: Returns the backbone's tokenizer; called at most once, when it is first needed.
         embeddings: Returns the backbone's input embeddings, floats ``[vocabulary, width]``; called
             at most once, when they are first needed.
@@ -37,12 +40,19 @@ class Source:
         texts: Sequence[str],
         tokenizer: Callable[[], PreTrainedTokenizerBase] | None = None,
         embeddings: Callable[[], Tensor] | None = None,
+        *,
+        pairs: bool = False,
     ) -> None:
+        self.pairs = pairs
         # Sorted, so that what is drawn does not depend on the order of the rows.
-        self.texts = tuple(sorted(set(texts)))
+        self.texts = tuple(sorted({part for text in texts for part in self.parts(text)}))
         self._tokenizer = tokenizer
         self._embeddings = embeddings
         self._derived: dict[Hashable, Any] = {}
+
+    def parts(self, text: str) -> list[str]:
+        """Return what of a text is varied by itself: both texts of a pair, or the text."""
+        return text.split(PAIR) if self.pairs else [text]
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -154,7 +164,8 @@ def variants(
     Every text has a stream of chance of its own, which depends on nothing but the seed and the
     text: what is made of it does not depend on the other texts or their order, and fewer copies
     are the first of more. The augmentations take turns, starting with one drawn for each text.
-    A result that is blank, or equal to one of ``texts`` or to an earlier result, is left out.
+    A result that is blank, or a pair of which a part is, or that is equal to one of ``texts`` or to
+    an earlier result, is left out.
 
     Args:
         texts: What to make new texts of.
@@ -172,7 +183,7 @@ def variants(
     each = [copies] * len(texts) if isinstance(copies, int) else copies
     for origin, text in enumerate(_shown(texts)):
         for new in _variations(text, augmentations, each[origin], seed, source):
-            if new.strip() and new not in seen:
+            if all(part.strip() for part in source.parts(new)) and new not in seen:
                 seen.add(new)
                 found.append(Variant(new, origin))
     return found
@@ -206,7 +217,9 @@ def _variations(
     random = Random(f"{seed} ".encode() + text.encode("utf-8", "surrogatepass"))
     first = random.randrange(len(ways))
     for copy in range(copies):
-        yield _varied(ways[(first + copy) % len(ways)], text, random, source)
+        way = ways[(first + copy) % len(ways)]
+        new = [_varied(way, part, random, source) for part in source.parts(text)]
+        yield PAIR.join(part.replace(PAIR, " ") for part in new) if source.pairs else new[0]
 
 
 def _varied(way: Augmentation, text: str, random: Random, source: Source) -> str:
