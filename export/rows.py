@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -112,6 +113,19 @@ def suffix_of(path: Path) -> str:
     return suffix
 
 
+def delimiter_of(suffix: str, header: str) -> str:
+    """Return what parts the fields of a table.
+
+    Where a comma is part of numbers, spreadsheets write semicolons into a ``.csv`` file.
+
+    Args:
+        suffix: ``.csv`` or ``.tsv``.
+        header: Its first line.
+    """
+    usual = DELIMITERS[suffix]
+    return ";" if usual == "," and "," not in header and ";" in header else usual
+
+
 def texts_of(window: Window, column: str) -> list[str | None]:
     """Return the texts of a window; None where there is none."""
     if isinstance(window, list):
@@ -201,7 +215,9 @@ def _fields(path: Path) -> Iterator[tuple[int, list[str]]]:
     csv.field_size_limit(2**31 - 1)  # a text may be longer than the 131,072 characters of before
     with path.open("rb") as file:
         lines = (_decoded(line, number, str(path)) for number, line in enumerate(file, start=1))
-        reader = csv.reader(lines, delimiter=DELIMITERS[suffix_of(path)], strict=True)
+        first = next(lines, "")
+        delimiter = delimiter_of(suffix_of(path), first)
+        reader = csv.reader(chain([first], lines), delimiter=delimiter, strict=True)
         line = 1
         try:
             for fields in reader:
@@ -225,8 +241,12 @@ def _header(path: Path, fields: Iterator[tuple[int, list[str]]]) -> list[str]:
 def _unique(path: Path, names: Sequence[str]) -> list[str]:
     twice = {name: None for name in names if names.count(name) > 1}
     if twice or not names:
-        what = f"more than one column named {_listed(twice)}" if twice else "no columns"
-        raise ExportError(f"{path} has {what}. Each column needs a name of its own.")
+        if not names:
+            raise ExportError(f"{path} is empty. Name a table with rows.")
+        raise ExportError(
+            f"{path} has more than one column named {_listed(twice)}. Each column needs a name of "
+            "its own."
+        )
     return list(names)
 
 

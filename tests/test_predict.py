@@ -619,7 +619,7 @@ def test_a_reader_that_leaves_early_is_no_trouble(bundle: Path, tmp_path: Path) 
         ("r.csv", b'text\nwho\n"open\n\n', "The row at line 3 of {} is not well quoted"),
         ("r.csv", b"text\nwho\ncaf\xe9\n", "Line 3 of {} is not UTF-8: byte 0xe9 at offset 3"),
         ("r.csv", b"text,text\n", "{} has more than one column named 'text'"),
-        ("r.csv", b"", "{} has no columns"),
+        ("r.csv", b"", "{} is empty"),
         ("r.csv", b"review,stars\n", "{} has no column 'text'. Its columns are 'review', 'stars'"),
         ("r.tsv", b"review\tstars\n", "Its columns are 'review', 'stars'"),
         ("r.jsonl", b'{"text": "a"}\n\n{"text": }\n', "Line 3 of {} is not JSON: Expecting value"),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import codecs
 import csv
 import re
 import time
@@ -12,7 +13,10 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from export.rows import look_through
 from recipes.errors import RecipeError
+from recipes.look.findings import Origin
+from recipes.look.reading import Troubles, read_windows
 from recipes.tasks.columns import choose_columns, clean, label_name, label_names
 from recipes.tasks.tables import read_table
 
@@ -124,7 +128,8 @@ def test_parquet_strings_must_be_utf8(tmp_path: Path) -> None:
         ("a.csv", HEADER + b"a,b\nHi, you,b\n\nc\n", "line 3 has 3 and line 5 has 1"),
         ("a.csv", HEADER + b'a,b\n"c,d\ne,f\n', "row at line 3 .* never closes"),
         ("a.csv", HEADER + b'a,b\n"Hi" he said,d\n', "row at line 3 .* write a quote twice"),
-        ("a.csv", b"text;label\na;b\n", "semicolons"),
+        ("a.csv", b"text|label\na|b\n", "bars"),
+        ("a.tsv", b"text;label\na;b\n", "semicolons"),
         ("a.csv", b"text\tlabel\na\tb\n", r"tabs.*Rename the file to \.tsv"),
         ("a.tsv", b"text,label\na,b\n", r"commas.*Rename the file to \.csv"),
         ("a.jsonl", b'{"text": "a"}\n{"text": \n', "Line 2 of .* column"),
@@ -162,6 +167,18 @@ def test_a_path_that_is_no_file_is_refused(tmp_path: Path, monkeypatch: pytest.M
 
 
 # Choosing columns
+
+
+def test_semicolons_of_a_spreadsheet_are_seen_by_every_reader(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(codecs.BOM_UTF8 + b'text;label\r\n"yes; well, so";1,5\r\nno;2\r\n')
+    rows = [{"text": "yes; well, so", "label": "1,5"}, {"text": "no", "label": "2"}]
+    assert read_table(path).to_dict("records") == rows
+    troubles = Troubles()
+    windows = read_windows(path, Origin("a.csv", "train", "line"), troubles, lambda _: None)
+    assert [row for window in windows for _, row in window] == rows
+    assert not troubles.found
+    assert [row for window in look_through(path, "text").windows() for row in window] == rows
 
 
 def table(tmp_path: Path, content: str) -> pd.DataFrame:

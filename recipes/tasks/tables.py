@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from export.rows import delimiter_of
 from recipes.errors import RecipeError
 from recipes.tasks.wording import listed, shown
 
@@ -45,7 +46,8 @@ def read_table(path: str | Path) -> DataFrame:
 
     A ``.txt`` file is a table with the one column ``text``, a line a row.
 
-    Values of CSV and TSV files stay text exactly as written (``NA``, ``null`` and ``007`` too);
+    A CSV file whose header has semicolons and no comma is parted by semicolons. Values of CSV and
+    TSV files stay text exactly as written (``NA``, ``null`` and ``007`` too);
     only an empty field is missing (None). Blank lines are no rows. The first row holds the column
     names; a nameless column is called ``column N``.
 
@@ -176,20 +178,14 @@ def beside(file: Path) -> str:
     return quoted(file.with_name(f"{file.stem}.new{file.suffix}"))
 
 
-def _read_csv(file: Path) -> DataFrame:
-    return _read_delimited(file, ",")
-
-
-def _read_tsv(file: Path) -> DataFrame:
-    return _read_delimited(file, "\t")
-
-
-def _read_delimited(file: Path, delimiter: str) -> DataFrame:
+def _read_delimited(file: Path) -> DataFrame:
     # csv rather than pandas: it alone tells the line of a row whose neighbours hold line breaks,
     # and it leaves every value as written.
     lines: list[int] = []
     rows: list[list[str]] = []
-    source = io.StringIO(_text(file), newline="")
+    text = _text(file)
+    delimiter = delimiter_of(file.suffix.lower(), text.partition("\n")[0])
+    source = io.StringIO(text, newline="")
     reader = csv.reader(source, delimiter=delimiter, strict=True)
     line = 1
     with _long_fields():
@@ -357,8 +353,8 @@ def _checked(file: Path, frame: DataFrame) -> DataFrame:
 
 
 _READERS: dict[str, Callable[[Path], DataFrame]] = {
-    ".csv": _read_csv,
-    ".tsv": _read_tsv,
+    ".csv": _read_delimited,
+    ".tsv": _read_delimited,
     ".jsonl": _read_jsonl,
     ".parquet": _read_parquet,
     ".txt": _read_lines,
