@@ -189,10 +189,10 @@ def _answer(options: argparse.Namespace) -> None:
                 f"{adapter.problem} data. Ask the bundle of its run instead."
             )
     names = short_names(found)
-    work = _open(found, options, options.quantization)
     texts = options.text or [line.strip() for line in sys.stdin if line.strip()]
     if not texts:
         raise RecipeError('There is nothing to answer: give --text "…", or lines to read.')
+    work = _open(found, options, options.quantization)
     shelf = Shelf(work.load(work.quantization, labels=found[0].facts["labels"]))
     answers: list[dict[str, Any]] = [{} for _ in texts]
     for name, adapter in zip(names, found, strict=True):

@@ -201,3 +201,14 @@ def test_a_near_miss_of_ordered_labels_is_no_label_error(tmp_path: Path) -> None
     errors = [found for found in look.findings if found.code == "label-errors"]
     assert len(errors) == 1
     assert all('looks like "4"' in example for example in errors[0].examples)
+
+
+def test_a_column_of_splits_is_told(tmp_path: Path) -> None:
+    rows = [
+        {"text": f"text number {n}", "label": "ab"[n % 2], "split": ["train", "test"][n % 3 == 0]}
+        for n in range(60)
+    ]
+    pd.DataFrame(rows).to_csv(tmp_path / "a.csv", index=False)
+    look = look_at_recipe(recipe(tmp_path / "a.csv"), offline=True)
+    (found,) = [finding for finding in look.findings if finding.code == "split-column"]
+    assert '"test" (20) and "train" (40)' in found.what

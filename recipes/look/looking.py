@@ -22,6 +22,7 @@ from recipes.look.gathering import SAMPLE, Gathered
 from recipes.look.leaks import leak_findings, several_leaks
 from recipes.look.near import near_findings, near_pairs
 from recipes.look.numbers import number_findings, number_of
+from recipes.look.parted import split_findings
 from recipes.look.several import several_findings, several_suspects
 from recipes.look.sources import Source, columns_of, sources_of
 from recipes.look.suspects import suspect_findings
@@ -186,6 +187,7 @@ def _check(
             "evenly with a fixed seed; all else in every row"
         )
     look.add(_label_findings(look, gathered, recipe, problem, embeddings))
+    look.add(split_findings(sample))
     look.add(duplicate_findings(gathered.prints, settings, problem))
     look.add(near_findings(near_pairs(sample), sample, settings, gathered.whole))
     spoken, scripts = languages([example.text for example in sample])
