@@ -212,3 +212,13 @@ def test_a_column_of_splits_is_told(tmp_path: Path) -> None:
     look = look_at_recipe(recipe(tmp_path / "a.csv"), offline=True)
     (found,) = [finding for finding in look.findings if finding.code == "split-column"]
     assert '"test" (20) and "train" (40)' in found.what
+
+
+def test_a_number_far_from_all_others_is_told(tmp_path: Path) -> None:
+    numbers = [f"{n % 40 / 10}5" for n in range(119)]
+    near = look_at_recipe(recipe(written(tmp_path / "a.csv", numbers, "score")), offline=True)
+    assert not [finding for finding in near.findings if finding.code == "far-numbers"]
+    far = look_at_recipe(recipe(written(tmp_path / "b.csv", [*numbers, "1e12"], "score")))
+    (found,) = [finding for finding in far.findings if finding.code == "far-numbers"]
+    assert "1 row has a number" in found.what
+    assert found.where == "line 121 of b.csv"

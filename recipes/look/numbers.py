@@ -1,6 +1,7 @@
-"""Numbers in place of labels: rows whose number is likely wrong, and columns that give it away.
+"""Numbers in place of labels: far and likely wrong ones, and columns that give them away.
 
-Both go by a number's rank among all, from 0 to 1: no scale and no few huge numbers matter then.
+But for those that are far from all others, it goes by a number's rank among all, from 0 to 1: no
+scale and no few huge numbers matter then.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ _FOLDS, _SEED = 5, 0
 _WORTH, _GIVEN_AWAY = 0.3, 0.9
 #: A rank is off if the text's own is so far away, and so many times the usual distance.
 _FAR, _TIMES = 0.3, 4
+#: So many times the range of the middle half a number may be away from the median.
+_BEYOND = 20
 #: Rows by which columns are judged.
 _ROWS = 4000
 
@@ -47,6 +50,7 @@ def number_findings(
     if len(chosen) < LEAST or len(set(numbers.tolist())) < 2:
         left_out["label errors and leaks"] = f"needs {LEAST} texts with different numbers"
         return
+    yield from _far(chosen, numbers)
     ranks = _ranks(numbers)
     vectors = None if embeddings is None else embeddings[rows]
     yield from _suspects(chosen, numbers, ranks, vectors, left_out)
@@ -61,6 +65,27 @@ def number_of(example: Example) -> float | None:
     except ValueError:
         return None
     return number if math.isfinite(number) else None
+
+
+def _far(examples: Sequence[Example], numbers: np.ndarray) -> Iterator[Finding]:
+    """Tell of numbers that are so far from the others that they decide the scale."""
+    import numpy as np
+
+    low, middle, high = np.quantile(numbers, [0.25, 0.5, 0.75])
+    away = np.abs(numbers - middle)
+    rows = np.flatnonzero(away > _BEYOND * (high - low))
+    if high == low or not len(rows):
+        return
+    found = [examples[row] for row in rows[np.argsort(-away[rows], kind="stable")].tolist()]
+    yield Finding(
+        "far-numbers",
+        "warning",
+        f"{counted(len(found), 'row')} {agree(len(found), 'have')} a number far from all others, "
+        f"such as {found[0].label}; half of all lie between {low:.4g} and {high:.4g}.",
+        places([(example.origin, example.number) for example in found]),
+        "A run learns numbers in deviations from their mean, and such a one decides both.",
+        "Mend these numbers, or take the rows out.",
+    )
 
 
 def _ranks(numbers: np.ndarray) -> np.ndarray:
