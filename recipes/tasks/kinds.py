@@ -51,9 +51,8 @@ def find_problem(
     if isinstance(settings.label, tuple) or settings.separator is not None:
         return "multi_label", []
     if settings.problem != "auto":
-        if settings.problem in ("single_label", "multi_label"):
-            return settings.problem, _parted(present, called)
-        return settings.problem, []
+        several = settings.problem == "multi_label"
+        return settings.problem, _parted(present, called) if several else []
     if settings.order is not None:
         return "ordinal", []
     if present and all(is_list(unpacked(value)) for value in present):
