@@ -305,11 +305,12 @@ def _cost(work: Workspace) -> str:
         f"without a teacher {duration(alone)}."
     )
     answers, epochs = work.ledger["student"].teacher_seconds, work.recipe.distill.train.epochs
+    aside = ", refining aside" if work.recipe.distill.refine is not None else ""
     if answers:
         said += (
             f" The teacher answered each text once, which took {duration(answers)}; asked at every "
             f"step of up to {counted(epochs, 'epoch')} it would have taken "
-            f"{duration(epochs * answers)}."
+            f"{duration(epochs * answers)}{aside}."
         )
     return said
 
