@@ -47,7 +47,7 @@ def _say(fault: Any, model: type[BaseModel]) -> tuple[str, str]:
         return f"{where}: " if where else "", message
     if fault["type"] == "model_type":
         message = f"should be a section with the keys {', '.join(_fields_at(path, model))}"
-    if fault["type"] in ("list_type", "tuple_type"):
+    if fault["type"] in ("list_type", "tuple_type") and fault["input"] is not None:
         message = f"should be a list: [{fault['input']}]"
     return f"{where}={fault['input']!r} ", message.replace("Input should", "should", 1).replace(
         "tuple", "list"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
@@ -113,6 +114,16 @@ def guarded(command: Callable[[], int], stopped: str = "stopped") -> int:
     except KeyboardInterrupt:
         print(stopped, file=sys.stderr)
         return STOPPED
+
+
+@contextmanager
+def reader_may_go() -> Iterator[None]:
+    """Print; what the reader of the output does not wait for goes nowhere, and work goes on."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        reader_gone()
 
 
 def reader_gone() -> int:

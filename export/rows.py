@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -113,17 +114,28 @@ def suffix_of(path: Path) -> str:
     return suffix
 
 
-def delimiter_of(suffix: str, header: str) -> str:
-    """Return what parts the fields of a table.
+def delimited(suffix: str, lines: Iterator[str]) -> tuple[str, Iterator[str]]:
+    """Find out what parts the fields of a table.
 
-    Where a comma is part of numbers, spreadsheets write semicolons into a ``.csv`` file.
+    Where a comma is part of numbers, spreadsheets write semicolons into a ``.csv`` file: they are
+    taken if the header has some, and no comma, outside of quotes.
 
     Args:
         suffix: ``.csv`` or ``.tsv``.
-        header: Its first line.
+        lines: Of the table, from the first.
+
+    Returns:
+        The delimiter, and all lines.
     """
+    head: list[str] = []
+    for line in lines:
+        head.append(line)
+        if line.strip():
+            break
+    bare = re.sub('"[^"]*"', "", "".join(head))
     usual = DELIMITERS[suffix]
-    return ";" if usual == "," and "," not in header and ";" in header else usual
+    semicolons = usual == "," and "," not in bare and ";" in bare
+    return ";" if semicolons else usual, chain(head, lines)
 
 
 def texts_of(window: Window, column: str) -> list[str | None]:
@@ -214,10 +226,9 @@ def _fields(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield every row of a CSV or TSV file with the line at which it starts."""
     csv.field_size_limit(2**31 - 1)  # a text may be longer than the 131,072 characters of before
     with path.open("rb") as file:
-        lines = (_decoded(line, number, str(path)) for number, line in enumerate(file, start=1))
-        first = next(lines, "")
-        delimiter = delimiter_of(suffix_of(path), first)
-        reader = csv.reader(chain([first], lines), delimiter=delimiter, strict=True)
+        said = (_decoded(line, number, str(path)) for number, line in enumerate(file, start=1))
+        delimiter, lines = delimited(suffix_of(path), said)
+        reader = csv.reader(lines, delimiter=delimiter, strict=True)
         line = 1
         try:
             for fields in reader:

@@ -39,6 +39,8 @@ from recipes.reuse import TEACHER
 from recipes.stages import STAGES, first_reader
 
 COMPARED, FAILED = 0, 1
+#: Stages after which runs may stop.
+_ENDS = ("finetune", "merge", "distill")
 _EPILOG = """\
 An override with several values is an axis, and the cells are the product of the axes; commas in
 brackets or quotes do not count. Each --variant adds one cell written by hand; without an axis the
@@ -107,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
         "--out", metavar="DIR", help="the comparison's folder (default: runs/compare-NAME)"
     )
     parser.add_argument(
-        "--to", choices=("finetune", "merge", "distill"), default="merge",
+        "--to", choices=_ENDS, default="merge",
         help="how far each run goes (default: merge, which measures the drift of merging); distill "
         "compares the students",
     )  # fmt: skip
@@ -171,8 +173,8 @@ def _check_measured(recipes: Sequence[Recipe], cells: Sequence[Cell], stage: str
                     f"{', '.join(keys)}, which the stage {names[first]} is the first to read, and "
                     f"runs stop after {stage}. "
                     + (
-                        "Compare students with --to distill."
-                        if names[first] == "distill"
+                        f"Compare with --to {names[first]}."
+                        if names[first] in _ENDS
                         else "Nothing that is compared depends on it."
                     )
                 )

@@ -85,9 +85,10 @@ def _run(options: argparse.Namespace) -> int:
     if options.json and not Path(options.json).absolute().parent.is_dir():
         raise RecipeError(f"There is no folder for --json {options.json}. Make it first.")
     look = look_at_recipe(recipe, offline=options.offline, sample=options.sample or SAMPLE)
+    fault = _write(Path(options.json), look) if options.json else None
     print("\n".join(_lines(look)))
-    if options.json:
-        _write(Path(options.json), look)
+    if fault is not None:
+        raise fault
     return DONE
 
 
@@ -101,14 +102,16 @@ def _recipe(name: str, overrides: Sequence[str], plugins: Sequence[str]) -> Reci
     return read_recipe(_USUAL, [f"data.train={json.dumps(name)}", *overrides], plugins)
 
 
-def _write(path: Path, look: Look) -> None:
+def _write(path: Path, look: Look) -> RecipeError | None:
+    """Write a look as JSON; return what a person is told if that fails, once the look is shown."""
     try:
         path.write_text(json.dumps(look.plain(), indent=2, ensure_ascii=False), encoding="utf-8")
     except OSError as error:
-        raise RecipeError(
+        return RecipeError(
             f"{path} cannot be written: {error.strerror or error}. Choose another place: --json "
             "FILE."
-        ) from error
+        )
+    return None
 
 
 def _lines(look: Look) -> list[str]:

@@ -50,6 +50,7 @@ def check_folder(recipe: Recipe, folder: Path, resume: bool, from_stage: str | N
                 "anew (--from STAGE), or write elsewhere (--out DIR). Nothing was changed."
             )
         _check_same(recipe, folder, from_stage)
+        _check_before(folder, from_stage)
         return
     # A run that died while it began has left an empty folder, or its first files.
     strangers = {path.name for path in folder.glob("*")} - _FIRST_FILES
@@ -196,17 +197,23 @@ def _check_same(recipe: Recipe, folder: Path, from_stage: str | None) -> None:
             )
 
 
+def _check_before(folder: Path, from_stage: str | None) -> None:
+    """Refuse to begin at a stage before which another has not finished."""
+    names = [stage.name for stage in STAGES]
+    kept = names[: names.index(from_stage)] if from_stage else []
+    finished = _finished(folder) if kept else ()
+    if missing := [name for name in kept if name not in finished]:
+        raise RecipeError(
+            f"The run in {folder} has not finished {missing[0]}, which comes before {from_stage}. "
+            "Use --resume."
+        )
+
+
 def _rewind(work: Workspace, from_stage: str) -> None:
     """Forget a stage and all after it: first in the books, then on the disk."""
     folder = work.folder
     names = [stage.name for stage in STAGES]
     kept, dropped = names[: names.index(from_stage)], STAGES[names.index(from_stage) :]
-    missing = [name for name in kept if name not in _finished(folder)]
-    if missing:
-        raise RecipeError(
-            f"The run in {folder} has not finished {missing[0]}, which comes before {from_stage}. "
-            "Use --resume."
-        )
     progress = _progress(folder)
     write_json(folder / PROGRESS, {**progress, "finished": kept})
     work.ledger.drop_stages([stage.name for stage in dropped])

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from adapters.errors import AdapterError
 from distill.errors import DistillError
-from export.console import reader_gone
+from export.console import reader_may_go
 from export.errors import ExportError
 from recipes.console import Parser, hush_loggers, is_main, say
 from recipes.errors import RecipeError
@@ -62,8 +62,6 @@ def guarded(command: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         print("stopped; go on with --resume", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        return reader_gone()
     except Exception as error:
         message = _full_disk(error) or _out_of_reach(error)
         if message is None:
@@ -106,8 +104,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> int:
     if options.list:
-        for name, path in shipped_recipes().items():
-            print(f"{name}  {header(path)}")
+        with reader_may_go():
+            for name, path in shipped_recipes().items():
+                print(f"{name}  {header(path)}")
         return SHIPPED
     if options.recipe is None:
         raise RecipeError("No recipe is named. Try python -m recipes.run --list.")
@@ -127,7 +126,9 @@ def _run(options: argparse.Namespace) -> int:
         if options.resume or options.stage:
             check_folder(recipe, folder, options.resume, options.stage)
         stages = to_do(folder, options.resume, options.stage, options.to)
-        print_plan(workspace(recipe, folder, options.offline), stages)
+        work = workspace(recipe, folder, options.offline)
+        with reader_may_go():
+            print_plan(work, stages)
         return SHIPPED
     if is_main():
         check_folder(recipe, folder, options.resume, options.stage)
@@ -175,15 +176,18 @@ def _ship(work: Workspace, from_stage: str | None) -> int:
     if not is_main():
         return SHIPPED
     reasons = verdict(work)
-    print_ledger(work.ledger)
-    print_ladder(work)
+    with reader_may_go():
+        print_ledger(work.ledger)
+        print_ladder(work)
     write_report(work, reasons)
     say(f"report: {work.folder / 'report.html'}")
     if reasons:
-        print(f"The gate says no: {'; '.join(reasons)}. Everything is kept in {work.folder}.")
-        return REFUSED
-    print(f"Shipped {work.folder / 'bundle'} after {time.perf_counter() - start:.0f} s.")
-    return SHIPPED
+        last = f"The gate says no: {'; '.join(reasons)}. Everything is kept in {work.folder}."
+    else:
+        last = f"Shipped {work.folder / 'bundle'} after {time.perf_counter() - start:.0f} s."
+    with reader_may_go():
+        print(last)
+    return REFUSED if reasons else SHIPPED
 
 
 def _stop_early(work: Workspace, from_stage: str | None, to_stage: str) -> int:
@@ -193,11 +197,12 @@ def _stop_early(work: Workspace, from_stage: str | None, to_stage: str) -> int:
 
     run_stages(work, from_stage, to_stage)
     if is_main():
-        print_ledger(work.ledger)
-        print(
-            f"Stopped after {to_stage}, as --to asks. Go on in {work.folder} with --resume, "
-            "without --to."
-        )
+        with reader_may_go():
+            print_ledger(work.ledger)
+            print(
+                f"Stopped after {to_stage}, as --to asks. Go on in {work.folder} with --resume, "
+                "without --to."
+            )
     return SHIPPED
 
 

@@ -14,7 +14,7 @@ from recipes.linear import Linear
 from recipes.look.looking import look_at_recipe
 from recipes.reading import read_recipe
 from recipes.tasks import tasks
-from recipes.tasks.columns import choose_columns, folded
+from recipes.tasks.columns import choose_columns, folded, number, unpacked
 from recipes.tasks.kinds import find_problem
 from recipes.tasks.wording import shown
 
@@ -109,6 +109,54 @@ def test_lists_written_as_text_are_lists(tmp_path: Path) -> None:
     assert '"text" (data.text)' in look.facts["columns"]
 
 
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("['refund' 'login']", ["refund", "login"]),  # as numpy prints it
+        ("['refund'\n 'login']", ["refund", "login"]),
+        ('["it\'s", "b"]', ["it's", "b"]),
+        ("[\"it's\", 'b']", ["it's", "b"]),
+        ("[1, 2]", [1, 2]),
+        ("[]", []),
+        ("[draft]", "[draft]"),
+        ("[{{}}]", "[{{}}]"),
+        ("['a' + 'b']", "['a' + 'b']"),
+        ("'a', 'b'", "'a', 'b'"),
+    ],
+)
+def test_what_spells_out_a_list(text: str, found: Any) -> None:
+    assert unpacked(text) == found
+
+
+def test_a_bare_label_among_lists_is_a_list_of_one(tmp_path: Path) -> None:
+    for name, labels in (
+        ("a.jsonl", [["refund", "login"], ["login"], "refund", ["billing"]]),
+        ("a.csv", ['["refund", "login"]', '["login"]', "refund", '["billing"]']),
+    ):
+        rows = read(written(tmp_path / name, labels * 20))
+        assert (rows.problem, sorted(rows.labels)) == ("multi_label", sorted(TOPICS))
+    assert kind(['["a", "b"]', '["b"]'] * 9, "label", "data.problem=multi_label")[1] == []
+
+
+def test_the_look_sees_what_a_run_sees(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.csv", ["1", "2", "3"] * 20 + ["7"], "stars")
+    look = look_at_recipe(recipe(path, "data.min_rows=3"), offline=True)
+    assert not look.count("error")
+    frame = pd.DataFrame({"text": [f"t{n}" for n in range(60)], "urgent": [0, 1] * 30})
+    frame.to_csv(tmp_path / "b.csv", index=False)
+    look = look_at_recipe(recipe(tmp_path / "b.csv", "data.label=[urgent]"), offline=True)
+    assert '"urgent" 30' in look.facts["balance"]
+    labels = ["1", "2", "3"] * 2800 + ["n/a"] * 20
+    look = look_at_recipe(recipe(written(tmp_path / "c.csv", labels, "stars")), offline=True)
+    assert [finding.code for finding in look.findings].count("other-problem") == 1
+
+
+def test_an_order_may_name_what_was_too_rare(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.csv", ["low", "high"] * 30 + ["top"] * 2)
+    rows = read(path, "data.order=[low, high, top]", "data.min_rows=3")
+    assert rows.labels == ["low", "high"]
+
+
 def test_an_empty_field_among_several_labels_says_none(tmp_path: Path) -> None:
     path = written(tmp_path / "a.csv", ["refund;login", "login", None, "billing"] * 20)
     rows = read(path, "data.separator=;")
@@ -154,20 +202,22 @@ def test_rare_steps_of_an_order_can_be_left_out(tmp_path: Path) -> None:
         (("question1", "question2", "is_duplicate"), "is_duplicate"),
         (("id", "text", "price"), "price"),
         (("text", "a", "b"), None),
+        (("text", "author"), None),
         (("text", "id"), None),
     ],
 )
 def test_the_only_column_left_is_the_label(columns: tuple[str, ...], label: str | None) -> None:
     frame = pd.DataFrame({name: [f"{name} {n % 3}" for n in range(9)] for name in columns})
     frame["id"] = range(9)
+    frame["author"] = [f"author {n}" for n in range(9)]
     frame = frame[list(columns)]
     pair = "question2" if "question2" in columns else None
     text = "question1" if pair else None
     if label is None:
         with pytest.raises(RecipeError, match=r"which the label|holds the label"):
-            choose_columns(frame, text, None, "a.csv", pair)
+            choose_columns(frame, text, None, "a.csv", (pair,))
         return
-    assert choose_columns(frame, text, None, "a.csv", pair)[1] == label
+    assert choose_columns(frame, text, None, "a.csv", (pair,))[1] == label
 
 
 def test_one_label_that_applies_or_not_is_answered_for_every_row() -> None:
@@ -182,7 +232,14 @@ def test_one_label_that_applies_or_not_is_answered_for_every_row() -> None:
 def test_names_that_look_alike_are_the_same_folded_and_shown_apart() -> None:
     assert folded("Pos\u200b") == folded(" pos ") == "pos"
     assert folded("cafe\u0301") == folded("caf\u00e9")
+    assert folded("not\tgood") == folded("not good") != folded("notgood")
     assert shown("a\u200bb\x1b[31m") == '"a\\u200bb\\u001b[31m"'
+
+
+def test_what_is_a_number() -> None:
+    assert [number(value) for value in ("1.5", 2, "1_2", 10**400, "nan", True, None, "x")] == [
+        1.5, 2.0, None, None, None, None, None, None,
+    ]  # fmt: skip
 
 
 def test_a_near_miss_of_ordered_labels_is_no_label_error(tmp_path: Path) -> None:
@@ -212,13 +269,20 @@ def test_a_column_of_splits_is_told(tmp_path: Path) -> None:
     look = look_at_recipe(recipe(tmp_path / "a.csv"), offline=True)
     (found,) = [finding for finding in look.findings if finding.code == "split-column"]
     assert '"test" (20) and "train" (40)' in found.what
+    for name in ("train", "test"):
+        own = [row for row in rows if row["split"] == name]
+        pd.DataFrame(own).to_csv(tmp_path / f"{name}.csv", index=False)
+    files = recipe(tmp_path / "train.csv", f"data.test={tmp_path / 'test.csv'}")
+    look = look_at_recipe(files, offline=True)
+    assert not [finding for finding in look.findings if finding.code == "split-column"]
 
 
 def test_a_number_far_from_all_others_is_told(tmp_path: Path) -> None:
     numbers = [f"{n % 40 / 10}5" for n in range(119)]
     near = look_at_recipe(recipe(written(tmp_path / "a.csv", numbers, "score")), offline=True)
     assert not [finding for finding in near.findings if finding.code == "far-numbers"]
-    far = look_at_recipe(recipe(written(tmp_path / "b.csv", [*numbers, "1e12"], "score")))
+    path = written(tmp_path / "b.csv", [*numbers, "1e12"], "score")
+    far = look_at_recipe(recipe(path), offline=True)
     (found,) = [finding for finding in far.findings if finding.code == "far-numbers"]
     assert "1 row has a number" in found.what
     assert found.where == "line 121 of b.csv"

@@ -61,7 +61,7 @@ def test_serve(tmp_path: Path, bundle: Path, capsys: pytest.CaptureFixture[str])
     files = ["--ssl-certfile", "nope", "--ssl-keyfile", "nope"]
     assert "There is no file nope" in told(capsys, serve.main([str(bundle), *files]))
     wait = ["--max-wait-ms", "nan"]
-    assert "--max-wait-ms has to be above 0" in told(capsys, serve.main([str(bundle), *wait]))
+    assert "--max-wait-ms has to be 0 or more" in told(capsys, serve.main([str(bundle), *wait]))
 
 
 def test_a_reader_that_has_enough_is_no_error() -> None:
@@ -70,6 +70,17 @@ def test_a_reader_that_has_enough_is_no_error() -> None:
         ["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_work_goes_on_when_the_reader_has_gone() -> None:
+    code = "from export.console import reader_may_go\n"
+    code += "with reader_may_go():\n    print('x' * 100_000)\n"
+    code += "with reader_may_go():\n    print('more')\nraise SystemExit(2)"
+    done = subprocess.run(
+        ["bash", "-c", f'set -o pipefail; {sys.executable} -c "$0" | true', code],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (2, "")
 
 
 def test_a_plan_to_go_on_needs_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -81,7 +92,7 @@ def test_a_plan_to_go_on_needs_a_run(tmp_path: Path, capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["distill.student.layers=2,3"], "Compare students with --to distill"),
+        (["distill.student.layers=2,3"], "Compare with --to distill"),
         (["gate.max_drop=0.1,0.2", "--to", "distill"], "Nothing that is compared depends on it"),
     ],
 )

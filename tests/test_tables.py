@@ -181,6 +181,13 @@ def test_semicolons_of_a_spreadsheet_are_seen_by_every_reader(tmp_path: Path) ->
     assert [row for window in look_through(path, "text").windows() for row in window] == rows
 
 
+def test_what_parts_fields_is_seen_in_the_header_outside_of_quotes(tmp_path: Path) -> None:
+    for content in ('\ntext;"label, final"\nno;a\n', "text;label\nno;a\n"):
+        path = write(tmp_path, "b.csv", content)
+        assert read_table(path).iloc[0].tolist() == ["no", "a"]
+    assert read_table(write(tmp_path, "c.csv", '"a;b",label\nno,a\n')).columns[0] == "a;b"
+
+
 def table(tmp_path: Path, content: str) -> pd.DataFrame:
     return read_table(write(tmp_path, "a.csv", content))
 

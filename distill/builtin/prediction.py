@@ -223,7 +223,7 @@ class KullbackLeibler(Objective):
 
 @objectives.register("conditional")
 class Conditional(_FromLabels):
-    """The teacher where its answer is the label, and the label where it is not.
+    """The teacher where its likeliest answer is the label, and the label where it is not.
 
     For a teacher that errs on texts whose labels are known, such as one that has forgotten what it
     learnt first: `kl` teaches its errors too. A text without a label has only the teacher. Where

@@ -53,7 +53,8 @@ class Limits:
             value = getattr(self, each.name)
             bad = value < 0 or not math.isfinite(value)
             if bad or (value == 0 and each.name != "max_wait_ms"):
-                raise ExportError(f"{option(each.name)} has to be above 0, and is {value}.")
+                least = "0 or more" if each.name == "max_wait_ms" else "above 0"
+                raise ExportError(f"{option(each.name)} has to be {least}, and is {value}.")
         if self.max_texts > self.max_queue:
             raise ExportError(
                 f"--max-texts {self.max_texts} is more than --max-queue {self.max_queue}: such a "

@@ -65,8 +65,7 @@ def class_findings(gathered: Gathered, recipe: Recipe, problem: str) -> Iterator
         yield _one_class(train)
         return
     texts = distinct(gathered)
-    if not ordered:
-        yield from rare_labels(settings, counts, texts)
+    yield from rare_labels(settings, counts, texts)
     if len(train) < 2:
         yield _one_class(train)
         return
@@ -169,7 +168,7 @@ def _too_few(
             "class has to be in every split."
             if drawn
             else "A run refuses the data: nothing is left to learn the class from.",
-            change=f"Add rows, or take such rows out; {_DRAW}."
+            change=f"Add rows, or leave such classes out (data.min_rows=N); {_DRAW}."
             if ordered
             else "Add rows, or leave such classes out (data.min_rows=N; with data.rare=merge they "
             f"become one); {_DRAW}.",

@@ -70,6 +70,7 @@ class Columns:
         labels: The column of the labels; several that say with 0 and 1 which apply; none.
         separator: What parts several labels in one column.
         several: Whether a row has any number of labels.
+        ticked: Whether the columns of the labels say with 0 and 1 which apply.
     """
 
     text: str
@@ -77,6 +78,7 @@ class Columns:
     labels: tuple[str, ...] = ()
     separator: str | None = None
     several: bool = False
+    ticked: bool = False
 
     def text_of(self, row: Mapping[str, Any]) -> Any:
         """Return a row's text, or both of a pair as one."""
@@ -85,8 +87,10 @@ class Columns:
 
     def label_of(self, row: Mapping[str, Any]) -> Any:
         """Return what a row says as its label: a value, or a list."""
-        if len(self.labels) > 1:
+        if self.ticked:
             said = {name: (label_name(row.get(name)) or "").lower() for name in self.labels}
+            if "" in said.values():
+                return None
             return [name for name, value in said.items() if value in ("1", "true", "yes")]
         value = row.get(self.labels[0]) if self.labels else None
         if self.several or self.separator is not None:

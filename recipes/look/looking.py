@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 #: Rows that a run looks at closely; bytes of files that are also read as a run reads them.
 _IN_RUN, _READ_WHOLE = 5_000, 32 * 2**20
 _CALLED = {"train": "training"}
-_SAMPLED = "near duplicates, label errors, leaks, tokens and languages"
+_SAMPLED = "near duplicates, label errors, far numbers, leaks, splits, tokens and languages"
 
 
 def look_at_recipe(recipe: Recipe, *, offline: bool = False, sample: int = SAMPLE) -> Look:
@@ -66,7 +66,7 @@ def look_at_recipe(recipe: Recipe, *, offline: bool = False, sample: int = SAMPL
             look.add(broken_file(source.path, source.troubles))
     _check(look, gathered, recipe, problem)
     _check_tokens(look, gathered, recipe, offline)
-    _check_refusal(look, recipe, sources, offline)
+    _check_refusal(look, recipe, sources, problem, offline)
     look.seconds = time.perf_counter() - start
     return look
 
@@ -187,7 +187,8 @@ def _check(
             "evenly with a fixed seed; all else in every row"
         )
     look.add(_label_findings(look, gathered, recipe, problem, embeddings))
-    look.add(split_findings(sample))
+    phase = recipe.phases.column if recipe.phases is not None else None
+    look.add(split_findings(sample, (phase, *settings.slices)))
     look.add(duplicate_findings(gathered.prints, settings, problem))
     look.add(near_findings(near_pairs(sample), sample, settings, gathered.whole))
     spoken, scripts = languages([example.text for example in sample])
@@ -295,7 +296,9 @@ def _check_tokens(look: Look, gathered: Gathered, recipe: Recipe, offline: bool)
     look.add(token_findings(texts, tokenizer, limit, told(recipe.data.long, limit), look.facts))
 
 
-def _check_refusal(look: Look, recipe: Recipe, sources: Sequence[Source], offline: bool) -> None:
+def _check_refusal(
+    look: Look, recipe: Recipe, sources: Sequence[Source], problem: str, offline: bool
+) -> None:
     """Read small data as a run reads them: whatever it refuses is told, in its own words."""
     from recipes.tasks import tasks
 
@@ -303,9 +306,23 @@ def _check_refusal(look: Look, recipe: Recipe, sources: Sequence[Source], offlin
         return
     read: Callable[..., Any] = tasks.get(recipe.task)().read
     try:
-        read(recipe.data, recipe.phases, offline=offline)
+        rows = read(recipe.data, recipe.phases, offline=offline)
     except RecipeError as error:
         look.add([Finding("refused", "error", str(error), does="A run refuses the data.")])
+        return
+    if rows.problem != problem:
+        look.add(
+            [
+                Finding(
+                    "other-problem",
+                    "warning",
+                    f"The first rows are a problem of the type {problem}, and all together are one "
+                    f"of the type {rows.problem}: labels further down are of another kind.",
+                    does=f"A run takes {rows.problem}. This look went by {problem}.",
+                    change=f"Mend these labels, or set data.problem={problem}.",
+                )
+            ]
+        )
 
 
 def _size(sources: Sequence[Source]) -> int:

@@ -6,7 +6,6 @@ scale and no few huge numbers matter then.
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from recipes.look.examples import Example
 from recipes.look.findings import LISTED, NAMED, Finding, places
 from recipes.look.leaks import by_form, leaking_column, number_in, three
 from recipes.look.suspects import DOES, LEAST, MANY, first_rows, words_of
+from recipes.tasks.columns import number
 from recipes.tasks.wording import agree, counted, shown
 
 if TYPE_CHECKING:
@@ -60,11 +60,7 @@ def number_findings(
 
 def number_of(example: Example) -> float | None:
     """Return the number that a row has in place of a label; None if there is none."""
-    try:
-        number = float(example.label or "")
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None
+    return number(example.label or "")
 
 
 def _far(examples: Sequence[Example], numbers: np.ndarray) -> Iterator[Finding]:

@@ -7,11 +7,10 @@ import csv
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from export.rows import delimiter_of, windows_of
+from export.rows import delimited, windows_of
 from recipes.errors import RecipeError
 from recipes.look.findings import Origin, Tally
 from recipes.tasks.tables import check_file, foreign_encoding, header, read_table
@@ -126,10 +125,8 @@ def _decoded(data: bytes, number: int, offset: int, origin: Origin, troubles: Tr
 def _read_delimited(
     path: Path, origin: Origin, troubles: Troubles, seen: _Seen
 ) -> Iterator[_Sized]:
-    lines = _lines(path, origin, troubles, seen)
-    header_line = next(lines, "")
-    delimiter = delimiter_of(path.suffix.lower(), header_line)
-    fields = _fields(chain([header_line], lines), delimiter, origin, troubles)
+    delimiter, lines = delimited(path.suffix.lower(), _lines(path, origin, troubles, seen))
+    fields = _fields(lines, delimiter, origin, troubles)
     _, first = next(fields, (0, []))
     names = header(path, first, delimiter)
     for line, values in fields:

@@ -101,14 +101,15 @@ def columns_of(window: list[Raw], source: Source, recipe: Recipe) -> Columns:
     for name in ticked:
         check_column(frame, name, "data.label", where)
     given = ticked[0] if ticked else str(settings.label) if settings.label is not None else None
+    phase = recipe.phases.column if recipe.phases is not None else None
     found, label, _ = choose_columns(
         frame,
         text or ("text" if known else None),
         given or ("label" if known else None),
         where,
-        pair,
+        (pair, phase, *settings.slices),
     )
-    return Columns(found, pair, ticked or (label,), settings.separator)
+    return Columns(found, pair, ticked or (label,), settings.separator, ticked=bool(ticked))
 
 
 def _file(path: Path, split: str) -> Source:

@@ -76,7 +76,7 @@ def cleaned(
     Raises:
         RecipeError: A column is missing, a guess is not safe, or rows cannot be used.
     """
-    columns = {key: _columns(frame, settings, names[key]) for key, frame in frames.items()}
+    columns = {key: _columns(frame, settings, names[key], phase) for key, frame in frames.items()}
     first = next(iter(frames))
     values = _values(frames[first], columns[first], settings)
     problem, notes = find_problem(values, columns[first].label, settings, names[first])
@@ -132,7 +132,7 @@ def _check_rare(problem: str, settings: DataSettings) -> None:
         )
 
 
-def _columns(frame: DataFrame, settings: DataSettings, where: str) -> _Columns:
+def _columns(frame: DataFrame, settings: DataSettings, where: str, phase: str | None) -> _Columns:
     known = list(frame.columns) in KNOWN
     text, pair, notes = choose_pair(frame, settings.text, settings.pair, where)
     label = settings.label
@@ -145,7 +145,7 @@ def _columns(frame: DataFrame, settings: DataSettings, where: str) -> _Columns:
         text or ("text" if known else None),
         label or ("label" if known else None),
         where,
-        pair,
+        (pair, phase, *settings.slices),
     )
     return _Columns(text, pair, label, [*(() if known else notes), *guessed])
 

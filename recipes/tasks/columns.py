@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ast
 import difflib
 import json
 import math
-import numbers
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
@@ -39,6 +37,10 @@ _PAIRS = (
 )  # fmt: skip
 #: A whole number that is written as a fraction.
 _WHOLE = re.compile(r"-?\d+\.0+")
+#: A list that is spelled out, and what is in it: texts in quotes, with or without commas.
+_LIST = re.compile(r"\[(.*)\]", re.DOTALL)
+_QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", re.DOTALL)
+_QUOTED_ONLY = re.compile(rf"(?:(?:{_QUOTED.pattern})(?:\s*,\s*|\s+|$))+", re.DOTALL)
 #: Categories of characters that are not seen: controls and formats.
 _UNSEEN = ("Cc", "Cf")
 #: Names of columns that number rows.
@@ -48,19 +50,24 @@ LIKELY_MISSING = {"na", "n/a", "#n/a", "none", "null", "-", "?"}
 
 
 def choose_columns(
-    frame: DataFrame, text: str | None, label: str | None, where: str, pair: str | None = None
+    frame: DataFrame,
+    text: str | None,
+    label: str | None,
+    where: str,
+    others: Sequence[str | None] = (),
 ) -> tuple[str, str, list[str]]:
     """Choose the column of the texts and that of the labels.
 
     A column that is not given is guessed where that is obvious: from its well-known name, of
-    exactly two columns from what they hold, or because nothing else is left, numbers of rows aside.
+    exactly two columns from what they hold, or, of the label, because only one column is left that
+    may hold labels.
 
     Args:
         frame: The table.
         text: The text column as the recipe names it (``data.text``), or None to guess.
         label: The label column as the recipe names it (``data.label``), or None to guess.
         where: What the table is called in messages, usually its file.
-        pair: The column of the second text, if rows are pairs.
+        others: Columns that hold something else, such as the second text of a pair.
 
     Returns:
         The text column, the label column, and notes that say aloud what was guessed.
@@ -82,7 +89,7 @@ def choose_columns(
     if len(columns) == 2 and not (found_text and found_label):
         found_text, found_label = _by_content(frame, found_text, found_label, where)
     if found_text is not None and found_label is None:
-        found_label = _left(frame, (found_text, pair))
+        found_label = _left(frame, (found_text, *others))
     if found_text is None or found_label is None:
         raise RecipeError(_undecided(found_text, found_label, columns, where))
     guesses = []
@@ -267,19 +274,19 @@ def label_name(value: object) -> str | None:
         name = str(int(value)) if value.is_integer() else repr(value)
     else:
         name = "" if value is None else str(value).strip()
-        name = name.partition(".")[0] if _WHOLE.fullmatch(name) else name
+        if _WHOLE.fullmatch(name):
+            whole = name.partition(".")[0]
+            name = "0" if whole == "-0" else whole
     return None if name.lower() in ("", "nan") else name
 
 
 def folded(name: str) -> str:
     """Return a name without what may differ where names look the same.
 
-    That is case, further blanks, characters that are not seen, and forms of Unicode.
+    That is case, kinds and numbers of blanks, characters that are not seen, and forms of Unicode.
     """
-    seen = [
-        c for c in unicodedata.normalize("NFKC", name) if unicodedata.category(c) not in _UNSEEN
-    ]
-    return " ".join("".join(seen).casefold().split())
+    plain = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+    return "".join(c for c in plain if unicodedata.category(c) not in _UNSEEN)
 
 
 def is_list(value: object) -> bool:
@@ -288,25 +295,30 @@ def is_list(value: object) -> bool:
 
 
 def unpacked(value: Any) -> Any:
-    """Return the list that a text spells out, in JSON or as Python prints it; else the value."""
-    if not isinstance(value, str) or not re.fullmatch(r"\[.*\]", value.strip(), re.DOTALL):
+    """Return the list that a text spells out, else the value.
+
+    Lists are spelled out as JSON, as Python prints lists of texts, or as numpy does, without
+    commas.
+    """
+    if not isinstance(value, str) or not (spelled := _LIST.fullmatch(value.strip())):
         return value
-    for read in (json.loads, ast.literal_eval):
-        try:
-            found = read(value.strip())
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            continue
-        return found if is_list(found) else value
-    return value
+    try:
+        found = json.loads(value)
+    except (ValueError, RecursionError):
+        inside = spelled.group(1).strip()
+        if not _QUOTED_ONLY.fullmatch(inside):
+            return value
+        return [re.sub(r"\\(['\"\\])", r"\1", text[1:-1]) for text in _QUOTED.findall(inside)]
+    return found if is_list(found) else value
 
 
 def number(value: Any) -> float | None:
     """Return the number that a label is; None if it is something else, or no finite one."""
-    if isinstance(value, bool):
+    if isinstance(value, bool) or "_" in str(value):
         return None
     try:
         found = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return found if math.isfinite(found) else None
 
@@ -318,7 +330,7 @@ def label_names(labels: Iterable[str]) -> list[str]:
         labels: Label names, one per row.
     """
     names = sorted(set(labels))
-    return sorted(names, key=float) if all(map(_is_number, names)) else names
+    return sorted(names, key=float) if all(number(name) is not None for name in names) else names
 
 
 def _by_name(role: str, columns: Sequence[str], taken: str | None) -> str | None:
@@ -353,22 +365,27 @@ def _by_content(
 
 
 def _left(frame: DataFrame, taken: Sequence[str | None]) -> str | None:
-    """Return the only column besides some that does not just number the rows; None if several."""
+    """Return the only other column that does not number the rows, if it may hold labels."""
     left = [
         str(name)
         for name, column in frame.items()
         if name not in taken and not _numbers_rows(str(name), column)
     ]
-    return left[0] if len(left) == 1 else None
+    if len(left) != 1:
+        return None
+    values = [value for value in values_of(frame[left[0]]) if value is not None]
+    few = 2 * len(set(map(label_name, values))) <= len(values)
+    return left[0] if few or all(number(value) is not None for value in values) else None
 
 
 def _numbers_rows(name: str, column: Series) -> bool:
     """Say whether a column tells one row from another and nothing else."""
     if name.strip().lower() in _ROW_NAMES:
         return True
-    found = [number(value) for value in values_of(column)]
+    values = values_of(column)
+    found = map(number, values)
     whole = all(value is not None and value.is_integer() for value in found)
-    return whole and len(set(found)) == len(found)
+    return whole and len(set(map(label_name, values))) == len(values)
 
 
 def _unknown(key: str, name: str, columns: Sequence[str], where: str) -> str:
@@ -403,22 +420,13 @@ def values_of(column: Series) -> list[Any]:
 def _check_texts(frame: DataFrame, texts: list[Any], column: str, where: str) -> None:
     present = (text for text in texts if text is not None and str(text).strip())
     examples = [text for _, text in zip(range(3), present, strict=False)]
-    if not examples or not all(_is_number(text) for text in [*examples, *present]):
+    if not examples or not all(number(text) is not None for text in [*examples, *present]):
         return
     raise RecipeError(
         f"The column {shown(column)} of {where} holds numbers ({listed(map(str, examples))}), not "
         f"text. Set data.text to the column with the text; there are "
         f"{listed(map(shown, frame.columns))}."
     )
-
-
-def _is_number(value: object) -> bool:
-    if not isinstance(value, str):
-        return isinstance(value, numbers.Number)
-    try:
-        return math.isfinite(float(value)) and "_" not in value
-    except ValueError:
-        return False
 
 
 def _names_in(frame: DataFrame, column: str, key: str, where: str) -> list[str | None]:

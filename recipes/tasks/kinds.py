@@ -55,7 +55,8 @@ def find_problem(
         return settings.problem, _parted(present, called) if several else []
     if settings.order is not None:
         return "ordinal", []
-    if present and all(is_list(unpacked(value)) for value in present):
+    spelled = sum(is_list(unpacked(value)) for value in present)
+    if any(map(is_list, present)) or 2 * spelled > len(present):
         return "multi_label", [
             f"{called} holds lists: taken as several labels a text (data.problem=multi_label)."
         ]
@@ -86,8 +87,13 @@ def _of_numbers(numbers: Sequence[float], called: str, *, ordered: bool) -> tupl
 def _measured(numbers: Sequence[float]) -> bool:
     """Say whether numbers are measured rather than names of classes."""
     different = len(set(numbers))
-    few = different > _MANY_CLASSES and len(numbers) < _ROWS_OF_A_CLASS * different
-    return few or different > _MOST_CLASSES or not all(one.is_integer() for one in numbers)
+    whole = all(one.is_integer() for one in numbers)
+    return not whole or different > _MOST_CLASSES or _too_many(different, len(numbers))
+
+
+def _too_many(different: int, rows: int) -> bool:
+    """Say whether there are too many different values in so many rows for them to be classes."""
+    return different > _MANY_CLASSES and rows < _ROWS_OF_A_CLASS * different
 
 
 def _no_numbers(
@@ -109,20 +115,20 @@ def _no_numbers(
                 "If they have one, empty these fields, or name all labels from low to high in "
                 "data.order."
             ]
-    written = sum(map(bool, map(_WRITTEN.fullmatch, names)))
-    rare = len(set(names)) > _MANY_CLASSES and len(names) < _ROWS_OF_A_CLASS * len(set(names))
-    if rare and written + len(known) >= (1 - _ODD) * (len(odd) + len(known)):
+    written = len(known) + sum(map(bool, map(_WRITTEN.fullmatch, names)))
+    nearly = written >= (1 - _ODD) * (len(odd) + len(known))
+    if nearly and _too_many(len(set(names)), len(names)):
         raise RecipeError(
             f"{called} seems to hold numbers, written as {told}. Write them as 1234.5, without "
             "units and groups of digits; or, if these are names of classes, set "
-            "data.problem=single_label."
+            "data.problem=single_label, and if they are several at a time, data.separator."
         )
     return _parted(odd, called)
 
 
 def _parted(values: Sequence[Any], called: str) -> list[str]:
     """Tell of labels that seem to be several in one field."""
-    names = {value.strip() for value in values if isinstance(value, str)}
+    names = {value.strip() for value in values if isinstance(unpacked(value), str)}
     for mark in _MARKS:
         several = {name: [part.strip() for part in name.split(mark)] for name in names}
         several = {name: parts for name, parts in several.items() if len(parts) > 1}

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from export.rows import delimiter_of
+from export.rows import delimited
 from recipes.errors import RecipeError
 from recipes.tasks.wording import listed, shown
 
@@ -183,10 +183,9 @@ def _read_delimited(file: Path) -> DataFrame:
     # and it leaves every value as written.
     lines: list[int] = []
     rows: list[list[str]] = []
-    text = _text(file)
-    delimiter = delimiter_of(file.suffix.lower(), text.partition("\n")[0])
-    source = io.StringIO(text, newline="")
-    reader = csv.reader(source, delimiter=delimiter, strict=True)
+    source = io.StringIO(_text(file), newline="")
+    delimiter, source_lines = delimited(file.suffix.lower(), source)
+    reader = csv.reader(source_lines, delimiter=delimiter, strict=True)
     line = 1
     with _long_fields():
         try:

@@ -158,6 +158,8 @@ def output_names(problem: str, train: Series, settings: DataSettings, column: st
             )
         return names
     order = [label_name(label) or "" for label in settings.order]
+    if settings.min_rows is not None:  # labels of fewer rows are gone
+        order = [label for label in order if label in names]
     return _checked_order(order, names)
 
 

@@ -22,7 +22,7 @@ def shown(value: object, width: int = 50) -> str:
     text = " ".join(str(value)[:1000].split())
     quoted = json.dumps(text if len(text) <= width else text[:width] + "…", ensure_ascii=False)
     return "".join(
-        f"\\u{ord(c):04x}" if category(c) in ("Cc", "Cf") and c not in _JOINERS else c
+        json.dumps(c)[1:-1] if category(c) in ("Cc", "Cf") and c not in _JOINERS else c
         for c in quoted
     )
 
