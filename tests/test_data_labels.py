@@ -219,8 +219,9 @@ def test_ordered_labels_get_all_that_others_get(look: Callable[..., Look]) -> No
     assert sorted(number for _, number in found(told, "label-errors").rows) == [
         row + 1 for row in flipped
     ]
-    # A run with ordered labels takes no data.min_rows.
-    assert "min_rows" not in found(told, "rare-class").change
+    # A label of several has no place in an order.
+    assert "data.min_rows=N" in found(told, "rare-class").change
+    assert "merge" not in found(told, "rare-class").change
 
 
 def uneven(problem: str) -> list[dict[str, Any]]:
