@@ -181,6 +181,20 @@ def soft_ordinal_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return -((-2 * distances).softmax(-1) * logits.log_softmax(-1)).sum(-1)
 
 
+def _divergences(own: Tensor, told: Tensor, temperature: float) -> Tensor:
+    """Return each row's divergence from softened probabilities, times the squared temperature.
+
+    Args:
+        own: The student's logits ``[rows, outcomes]``.
+        told: The teacher's, likewise.
+        temperature: What both are divided by.
+    """
+    from torch.nn.functional import kl_div, log_softmax
+
+    soft, target = (log_softmax(logits / temperature, dim=-1) for logits in (own, told))
+    return kl_div(soft, target, log_target=True, reduction="none").sum(-1) * temperature**2
+
+
 @objectives.register("kl")
 class KullbackLeibler(Objective):
     """Divergence from the teacher's softened probabilities.
@@ -207,18 +221,13 @@ class KullbackLeibler(Objective):
         parts: nn.Module | None,
     ) -> Tensor:
         """Return the mean divergence of the batch, in nats, times the squared temperature."""
-        from torch.nn.functional import kl_div, log_softmax, mse_loss
-
         assert teacher is not None
         if labels.is_floating_point():
-            return mse_loss(student.logits, teacher.logits)
+            return SquaredLogits().loss(student, teacher, labels, mask, parts)
         if labels.ndim == 2:
             several = Sigmoid(temperature=self.temperature)
             return several.loss(student, teacher, labels, mask, parts)
-        own = log_softmax(student.logits / self.temperature, dim=-1)
-        target = log_softmax(teacher.logits / self.temperature, dim=-1)
-        divergence = kl_div(own, target, log_target=True, reduction="batchmean")
-        return divergence * self.temperature**2
+        return _divergences(student.logits, teacher.logits, self.temperature).mean()
 
 
 @objectives.register("conditional")
@@ -250,16 +259,14 @@ class Conditional(_FromLabels):
         parts: nn.Module | None,
     ) -> Tensor:
         """Return the mean over all texts and their labels, in nats."""
-        from torch.nn.functional import cross_entropy, kl_div, log_softmax, mse_loss
+        from torch.nn.functional import cross_entropy
 
         assert teacher is not None
         if labels.is_floating_point():
-            return mse_loss(student.logits, teacher.logits)
+            return SquaredLogits().loss(student, teacher, labels, mask, parts)
         own, told = _choices(student.logits, labels), _choices(teacher.logits, labels)
         ids, known = _ids(labels)
-        soft, target = (log_softmax(logits / self.temperature, dim=-1) for logits in (own, told))
-        divergence = kl_div(soft, target, log_target=True, reduction="none").sum(-1)
-        taught = divergence * self.temperature**2
+        taught = _divergences(own, told, self.temperature)
         wrong = known & (told.argmax(-1) != ids)
         losses = taught.where(~wrong, cross_entropy(own, ids, reduction="none"))
         return (losses * self._factors(labels)).mean()
