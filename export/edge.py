@@ -49,7 +49,7 @@ PACKAGES = ("numpy", "onnxruntime", "tokenizers")
 INPUTS = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
 ABOUT = ("name", "created_by", "labels", "phases", "licenses", "versions", "ledger")
 REPAIR = "Copy the whole bundle again from where it was packed."
-WINDOW_TOKENS = 8192  # of the windows of long texts that go through the model at once
+TOKENS = 1024  # that go through the model at once: what it makes of them stays in the caches
 
 
 class BundleError(Exception):
@@ -213,11 +213,10 @@ class Model:
     def logits(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """Return raw scores [N, C] for N texts and C labels.
 
-        All texts go through the model as one batch, padded on the right to the longest; the caller
-        bounds memory by the number of texts. A text longer than ``max_length`` tokens is read as
-        the bundle says: its head, its head and tail, or windows, which go through the model
-        ``WINDOW_TOKENS`` tokens at a time, however long the text is. An int8 model scales a whole
-        batch alike, so neighbors change its scores a little.
+        A text longer than ``max_length`` tokens is read as the bundle says: its head, its head and
+        tail, or windows. Texts or windows of ``TOKENS`` tokens together go through the model at
+        once, padded on the right to the longest. An int8 model scales them alike, so neighbors
+        change its scores a little.
 
         Raises:
             BundleError: The model's output does not fit the labels, or holds NaN or infinity.
@@ -246,19 +245,19 @@ class Model:
 
         if not encoded:
             return np.zeros((0, len(self.labels)), dtype=np.float32)
-        if self._long["way"] != "windows":
-            return self._score(encoded)
-        size = self._processing["max_length"]
-        windows = [
-            part[:, at : at + size] for part in encoded for at in starts(part.shape[1], size)
-        ]
-        counts = [len(starts(part.shape[1], size)) for part in encoded]
-        step = max(1, WINDOW_TOKENS // size)
-        parts = [self._score(windows[at : at + step]) for at in range(0, len(windows), step)]
-        return pooled(np.concatenate(parts), counts, self._long["pool"])
+        rows, counts, size = encoded, [], self._processing["max_length"]
+        if self._long["way"] == "windows":
+            windows = [starts(row.shape[1], size) for row in encoded]
+            counts = [len(each) for each in windows]
+            pairs = zip(encoded, windows, strict=True)
+            rows = [row[:, at : at + size] for row, each in pairs for at in each]
+        step = max(1, TOKENS // max(row.shape[1] for row in rows))
+        parts = [self._score(rows[at : at + step]) for at in range(0, len(rows), step)]
+        scored = np.concatenate(parts)
+        return pooled(scored, counts, self._long["pool"]) if counts else scored
 
     def _score(self, encoded: Sequence[npt.NDArray[np.int64]]) -> npt.NDArray[np.float32]:
-        """Return raw scores [N, C] of N rows as the model takes them, as one batch."""
+        """Return raw scores [N, C] of N rows that go through the model at once."""
         import numpy as np
 
         shape = len(encoded), max(values.shape[1] for values in encoded)

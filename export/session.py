@@ -33,9 +33,9 @@ def session_settings(threads: int) -> Session:
 def open_model(path: Path, threads: int) -> Callable[[Mapping[str, Any]], np.ndarray]:
     """Return a function from a batch to logits ``[batch, classes]``.
 
-    A batch holds the model's inputs, ``[batch, length]`` each. Where it also has ``windows``, with
-    their ``counts`` and ``pool``, its rows are windows of texts, and the logits are those of the
-    texts; see `export.edge.pooled`.
+    A batch holds the model's inputs, ``[batch, length]`` each, of which `export.edge.TOKENS` tokens
+    go through the model at once. Where it also has ``windows``, with their ``counts`` and ``pool``,
+    its rows are windows of texts, and the logits are those of the texts; see `export.edge.pooled`.
 
     Args:
         path: The ONNX file.
@@ -44,28 +44,23 @@ def open_model(path: Path, threads: int) -> Callable[[Mapping[str, Any]], np.nda
     import numpy as np
     import onnxruntime as rt
 
-    from export.edge import WINDOW_TOKENS, pooled, session_options
+    from export.edge import TOKENS, pooled, session_options
 
     session = rt.InferenceSession(
         str(path), session_options(session_settings(threads)), providers=["CPUExecutionProvider"]
     )
     names = [node.name for node in session.get_inputs()]
 
-    def run(feed: Mapping[str, Any]) -> np.ndarray:
-        answer: np.ndarray = session.run(None, feed)[0]
-        return answer
-
     def call(batch: Mapping[str, Any]) -> np.ndarray:
         feed, windows = {name: as_array(batch[name]) for name in names}, batch.get("windows")
-        if windows is None:
-            return run(feed)
         rows, length = feed[names[0]].shape
-        step = max(1, WINDOW_TOKENS // length)
+        step = max(1, TOKENS // length)
         parts = [
-            run({name: values[first : first + step] for name, values in feed.items()})
-            for first in range(0, rows, step)
+            session.run(None, {name: values[at : at + step] for name, values in feed.items()})[0]
+            for at in range(0, rows, step)
         ]
-        return pooled(np.concatenate(parts), windows.counts, windows.pool)
+        logits: np.ndarray = np.concatenate(parts)
+        return logits if windows is None else pooled(logits, windows.counts, windows.pool)
 
     return call
 

@@ -225,6 +225,27 @@ def test_neighbors_in_a_batch_do_not_matter(packed: Path) -> None:
     assert model.predict([]) == []
 
 
+def test_so_many_tokens_at_once_and_the_answers_are_those_of_each_alone(
+    packed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = edge.Model(packed)
+    texts = [f"How far is the moon{n * ' indeed'}?" for n in range(24)]
+    alone = np.concatenate([model.logits([text]) for text in texts])
+    sizes, run = [], model._session.run
+
+    class Session:
+        def run(self, names: Any, feed: Any) -> Any:
+            sizes.append(feed["input_ids"].size)
+            return run(names, feed)
+
+    monkeypatch.setattr(model, "_session", Session())
+    for tokens in (1, 100, 1024):
+        monkeypatch.setattr(edge, "TOKENS", tokens)
+        sizes.clear()
+        np.testing.assert_allclose(model.logits(texts), alone, atol=1e-5)
+        assert max(sizes) <= max(tokens, max(model.encode(text).shape[1] for text in texts))
+
+
 def test_probabilities_are_the_softmax_by_label(packed: Path) -> None:
     model = edge.Model(packed)
     answer = model.predict(["How big is it?"])[0]

@@ -242,7 +242,7 @@ def test_memory_is_bounded_however_long_a_text_is(
     monkeypatch.setattr(runtime, "_session", Session())
     runtime.logits([text(20_000), text(5)])
     assert len(sizes) > 1
-    assert max(rows * length for rows, length in sizes) <= edge.WINDOW_TOKENS
+    assert max(rows * length for rows, length in sizes) <= edge.TOKENS
 
 
 def test_a_table_is_scored_as_texts_alone_are(exported: tuple[Any, Path], tmp_path: Path) -> None:
