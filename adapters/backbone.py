@@ -282,8 +282,9 @@ def depths(model: nn.Module) -> dict[str, int]:
 
 def unwrapped(model: Any) -> PreTrainedModel:
     """Return the transformers model inside what a strategy's `prepare` has returned."""
-    plain: PreTrainedModel = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return plain
+    from transformers import PreTrainedModel
+
+    return next(each for each in model.modules() if isinstance(each, PreTrainedModel))
 
 
 def in_head(model: PreTrainedModel, name: str) -> bool:

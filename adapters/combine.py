@@ -6,6 +6,7 @@ plain weights of one backbone. The head is no update: heads are averaged.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from adapters.backbone import in_head, linear_layers
 from adapters.errors import AdapterError
 from adapters.files import (
+    HARMLESS_STARTS,
     MEMORY,
     adapter_state,
     read_facts,
@@ -40,8 +42,6 @@ _OF_FACTORS: Mapping[str, str] = {
     "dare_linear": "dare_linear_svd",
     "dare_ties": "dare_ties_svd",
 }
-#: Beginnings of an update that leave the backbone's own weights as they are.
-_HARMLESS_STARTS = (True, False, "gaussian", "orthogonal", "eva")
 _PREFIX = "base_model.model."
 
 
@@ -135,8 +135,11 @@ def _checked_weights(
         return [1.0 if "ties" in how else 1 / count] * count
     if len(weights) != count:
         raise AdapterError(f"There are {count} adapters and {len(weights)} weights; give one each.")
-    if min(weights) <= 0:
-        raise AdapterError(f"The weights {list(weights)} have to be above 0: leave an adapter out.")
+    if not all(0 < weight < math.inf for weight in weights):
+        raise AdapterError(
+            f"The weights {list(weights)} have to be numbers above 0. An adapter that should not "
+            "count is left out."
+        )
     return weights
 
 
@@ -168,6 +171,8 @@ def _read(folder: Path, model: PreTrainedModel, labels: Sequence[str]) -> _Sourc
 
     if not (folder / "adapter_config.json").exists():
         reason = "it is not one of peft's"
+        if name == "pissa":
+            reason = "it stands on changed weights of the backbone"
         if (folder / MEMORY).exists():
             reason = "the updates of earlier tasks lie beside it"
         raise refusal(reason)
@@ -177,7 +182,7 @@ def _read(folder: Path, model: PreTrainedModel, labels: Sequence[str]) -> _Sourc
         raise refusal(f"its adapter_config.json is damaged ({error})") from error
     if config.peft_type != "LORA":
         raise refusal(f"peft merges LoRA only, not {config.peft_type.value}")
-    if config.init_lora_weights not in _HARMLESS_STARTS:
+    if config.init_lora_weights not in HARMLESS_STARTS:
         raise refusal(
             f"it stands on changed weights of the backbone ({config.init_lora_weights} moves a "
             "part of them into the update)"

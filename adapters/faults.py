@@ -47,6 +47,13 @@ def _say(fault: Any, model: type[BaseModel]) -> tuple[str, str]:
         return f"{where}: " if where else "", message
     if fault["type"] == "model_type":
         message = f"should be a section with the keys {', '.join(_fields_at(path, model))}"
+    if fault["type"] in ("list_type", "tuple_type") and isinstance(fault["input"], list | tuple):
+        message = (
+            "is a list, which the class takes for no "
+            f"{fault['type'].removesuffix('_type')}: its author has to give the field "
+            "Field(strict=False)"
+        )
+        return f"{where}={fault['input']!r} ", message
     if fault["type"] in ("list_type", "tuple_type") and fault["input"] is not None:
         message = f"should be a list: [{fault['input']}]"
     return f"{where}={fault['input']!r} ", message.replace("Input should", "should", 1).replace(

@@ -2,7 +2,8 @@
 
 Where peft implements the strategy the folder is one of peft's own, head included, and plain peft
 loads it: ``PeftModel.from_pretrained(model, folder)``. An adapter that stands on frozen ones of
-earlier tasks is none that peft knows; its folder has no ``adapter_config.json``.
+earlier tasks, or on the rest of quantized weights whose principal part has moved into it, is none
+that peft knows; its folder has no ``adapter_config.json``.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 WEIGHTS = "adapter_model.safetensors"
 FACTS = "adapter.json"
 MEMORY = "memory.safetensors"
+#: Beginnings of a low-rank update that leave the backbone's own weights as they are.
+HARMLESS_STARTS = (True, False, "gaussian", "orthogonal", "eva")
 
 
 def adapter_state(model: nn.Module) -> dict[str, Tensor]:
@@ -80,7 +83,8 @@ def save_adapter(
     save_file(_on_disk(adapter_state(model)), folder / WEIGHTS)
     if memory:
         save_file(_on_disk(memory), folder / MEMORY)
-    if isinstance(model, PeftModel) and not (memory and strategy.fresh_for_each_task):
+    beside = bool(memory) and strategy.fresh_for_each_task
+    if isinstance(model, PeftModel) and not beside and not _moved_by_us(model):
         _peft_config(model).save_pretrained(str(folder))
     facts = {"strategy": strategies.plain(strategy), "labels": list(labels)}
     # Last, and at once: where it is, the adapter is whole.
@@ -216,6 +220,16 @@ def _on_disk(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _tensor(model: nn.Module, name: str) -> Tensor:
     owner, _, last = name.rpartition(".")
     return getattr(model.get_submodule(owner), last).detach()  # type: ignore[no-any-return]
+
+
+def _moved_by_us(model: Any) -> bool:
+    """Tell whether the updates stand on a rest of the weights that plain peft cannot make again.
+
+    It splits float weights into an update's start and a rest, and refuses quantized ones.
+    """
+    start = getattr(model.peft_config["default"], "init_lora_weights", True)
+    quantized = any(not weight.is_floating_point() for weight in model.parameters())
+    return quantized and start not in HARMLESS_STARTS
 
 
 def _peft_config(model: Any) -> Any:

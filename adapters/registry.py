@@ -43,15 +43,27 @@ class Registry(Generic[T]):
         """Decorate a class to make it known under ``name``; the class comes back unchanged.
 
         Raises:
-            RegistryError: ``name`` is taken by another class (the message names both places), or
-                what is decorated is not a class of the right kind.
+            RegistryError: ``name`` is no name, or taken by another class (the message names both
+                places), or what is decorated is not a class of the right kind, or has a field
+                called ``name``.
         """
+        if not isinstance(name, str) or not name.strip():
+            told = getattr(name, "__qualname__", repr(name))
+            raise RegistryError(
+                f"{told} needs a name to be registered as a {self.kind}: write "
+                f'@register("a_name") with the name in brackets.'
+            )
 
         def decorate(cls: T) -> T:
             if self.base is not None and not (isinstance(cls, type) and issubclass(cls, self.base)):
                 raise RegistryError(
                     f"The {self.kind} {name!r} ({getattr(cls, '__qualname__', cls)}) has to be a "
                     f"class that derives from {self.base.__module__}.{self.base.__qualname__}."
+                )
+            if "name" in getattr(cls, "model_fields", {}):
+                raise RegistryError(
+                    f"The {self.kind} {name!r} ({cls.__qualname__}) has a field 'name', by which "
+                    f"recipes choose the {self.kind} itself. Call the field otherwise."
                 )
             known = self._entries.get(name)
             if known is not None and _place(known) != _place(cls):

@@ -205,6 +205,11 @@ def prepare(
             "in any case."
         )
     _check_labels(prepared, labels, f"{who} changed the labels in prepare()")
+    if "default" not in getattr(prepared, "peft_config", {"default": None}):
+        raise AdapterError(
+            f"{who} wraps the model by peft with an adapter_name of its own; leave that out, so "
+            "that the adapter is called 'default'."
+        )
     for module in head:
         module.requires_grad_(False)
     if not strategy.trains_head_only and not any(p.requires_grad for p in prepared.parameters()):

@@ -16,8 +16,9 @@ from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, Trai
 from adapters.backbone import Quantization, load_backbone
 from adapters.errors import UnsuitableBackboneError
 from adapters.files import save_adapter
+from adapters.hooks import callbacks_of, check_signatures, groups_of, penalty_of
 from adapters.merge import merge_adapter
-from adapters.strategy import Strategy, call, prepare
+from adapters.strategy import Strategy, prepare
 from adapters.tiny import save_tiny_backbone
 from adapters.training import PartTrainer, last_checkpoint
 
@@ -70,7 +71,7 @@ class Model(nn.Module):
         """Return ``loss`` and ``logits``."""
         logits = self.model(**inputs).logits
         loss = nn.functional.cross_entropy(logits, labels)
-        penalty = call(self._strategy, "penalty", self.model, {}) if self.training else None
+        penalty = penalty_of(self._strategy, self.model, {}) if self.training else None
         return {"loss": loss if penalty is None else loss + penalty, "logits": logits}
 
 
@@ -154,6 +155,7 @@ class Bench:
 
     def prepared(self, strategy: Strategy, quantization: Quantization = "none") -> nn.Module:
         """Return a freshly prepared model."""
+        check_signatures(strategy)
         torch.manual_seed(0)
         return prepare(self.load(quantization), strategy)
 
@@ -193,8 +195,8 @@ class Bench:
             args=arguments,
             train_dataset=[{"input_ids": ids, "labels": label} for ids, label in TEXTS],
             data_collator=collate,
-            groups=partial(call, strategy, "parameter_groups", model),
-            strategy_callbacks=call(strategy, "callbacks", model),
+            groups=partial(groups_of, strategy, model),
+            strategy_callbacks=callbacks_of(strategy, model),
             callbacks=[] if stop_after is None else [_StopAfter(stop_after)],
         )
         trainer.remove_callback(PrinterCallback)

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from adapters.backbone import head_modules, unwrapped
 from adapters.errors import NeedsFloatWeightsError
 from adapters.files import continue_adapter, load_adapter, save_adapter
-from adapters.strategy import Strategy, call
+from adapters.hooks import memory_after, penalty_of, rows_again
+from adapters.strategy import Strategy
 from adapters.testing_bench import LABELS, STEPS, TEXTS, Bench, Model, Run, collate
 
 _EXACT, _CLOSE = 1e-6, 1e-4
@@ -200,7 +201,7 @@ def continues(bench: Bench) -> None:
     memory: dict[str, Tensor] = {}
     for task, labels in (("second", (*LABELS, "fourth")), ("third", (*LABELS, "fourth", "fifth"))):
         strategy = bench.strategy
-        memory = call(strategy, "between_tasks", model, _losses(bench, model), memory)
+        memory = memory_after(strategy, model, _losses(bench, model), memory)
         before = bench.logits(model)
         grown = bench.load(seed=9, labels=labels)
         model = continue_adapter(adapter, grown, strategy, memory)
@@ -211,7 +212,7 @@ def continues(bench: Bench) -> None:
             f"the {task} task's start",
             "let recall() bring back what between_tasks() has kept, and nothing else",
         )
-        penalty = call(strategy, "penalty", model, memory)
+        penalty = penalty_of(strategy, model, memory)
         if penalty is not None and not torch.isfinite(penalty):
             raise FaultError(f"penalty() is {float(penalty)} at the start of the {task} task")
         adapter = bench.folder / task
@@ -228,10 +229,8 @@ def continues(bench: Bench) -> None:
 
 def _rehearses(strategy: Strategy) -> None:
     past, new = [0, 1, 2] * 100, [3] * 100
-    rows, again = (call(strategy, "rehearse", past, new, 400, 0) for _ in range(2))
-    if odd := [row for row in rows if row not in range(len(past))]:
-        raise FaultError(f"rehearse() gives positions {odd[:3]} for {len(past)} earlier rows")
-    if list(rows) != list(again):
+    rows, again = (rows_again(strategy, past, new, 400, 0) for _ in range(2))
+    if rows != again:
         raise FaultError("rehearse() gives other rows for the same seed; draw them from its seed")
 
 

@@ -16,31 +16,13 @@ import torch
 from torch import nn
 from transformers import Trainer, TrainerCallback, TrainerState
 
-from adapters.errors import AdapterError
-from adapters.strategy import Strategy, call, called, copy_state
+from adapters.strategy import copy_state
 
 WEIGHTS = "learned.safetensors"
 _CALLBACKS = "callbacks.pt"
 
-#: From the recipe's learning rate to groups of parameters; see `Strategy.parameter_groups`.
+#: From the recipe's learning rate to groups of parameters; see `adapters.hooks.groups_of`.
 Groups = Callable[[float], list[dict[str, Any]] | None]
-
-
-def callbacks_of(strategy: Strategy, model: nn.Module) -> list[TrainerCallback]:
-    """Return a strategy's callbacks.
-
-    Raises:
-        AdapterError: It gives something else.
-    """
-    found: Any = call(strategy, "callbacks", model)
-    if not isinstance(found, (list, tuple)) or not all(
-        isinstance(callback, TrainerCallback) for callback in found
-    ):
-        raise AdapterError(
-            f"{called(strategy)} returned {found!r} from callbacks(); it has to return a list of "
-            "transformers' TrainerCallbacks, empty for none."
-        )
-    return list(found)
 
 
 class PartTrainer(Trainer):  # type: ignore[misc, unused-ignore]
@@ -78,28 +60,12 @@ class PartTrainer(Trainer):  # type: ignore[misc, unused-ignore]
                 weight.requires_grad_(True)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """Build the optimizer, with the strategy's groups if it has any.
-
-        Raises:
-            AdapterError: The groups leave out parameters that learn.
-        """
+        """Build the optimizer, with the strategy's groups if it has any."""
         groups = self._groups(self.args.learning_rate) if self._groups is not None else None
         if groups is None:
             default: torch.optim.Optimizer = super().create_optimizer(model)
             return default
-        if not all(isinstance(g, dict) and isinstance(g.get("params"), list) for g in groups):
-            raise AdapterError(
-                "The strategy's parameter_groups() have to be dicts with a list of parameters "
-                "under 'params', and any of 'lr' and 'weight_decay'."
-            )
         names = {id(weight): name for name, weight in self._learns.items()}
-        grouped = {id(weight) for group in groups for weight in group["params"]}
-        if missing := [names[key] for key in names if key not in grouped]:
-            raise AdapterError(
-                f"The strategy's parameter_groups() leave out {', '.join(missing[:3])}"
-                f"{' and others' if len(missing) > 3 else ''}; put every parameter that learns "
-                "into a group."
-            )
         decayed = set(self.get_decay_parameter_names(self.model))
         parts: list[dict[str, Any]] = []
         for group in groups:

@@ -160,6 +160,7 @@ def open_workspace(
     backbone: str | None = None,
     quantization: str | None = None,
     offline: bool = False,
+    plugins: Sequence[str] = (),
 ) -> Workspace:
     """Return the run of an adapter, with the adapter's strategy.
 
@@ -168,6 +169,7 @@ def open_workspace(
         backbone: Another backbone than the recipe's, or that of an adapter without a recipe.
         quantization: How the backbone is held, if not as the recipe says.
         offline: Never touch the network.
+        plugins: Modules or files to import instead of the recipe's, which may have moved.
 
     Raises:
         RecipeError: There is no recipe and no backbone, or the recipe does not hold.
@@ -184,6 +186,8 @@ def open_workspace(
         )
     # An adapter from elsewhere comes without data; nothing asks for its rows.
     tree = adapter.recipe or {"data": {"source": "none"}, "backbone": {"quantization": "none"}}
+    if plugins:
+        tree = {**tree, "plugins": list(plugins)}
     load_plugins(tree.get("plugins") or ())
     said = {"model": backbone, "quantization": quantization}
     changed = {key: value for key, value in said.items() if value is not None}

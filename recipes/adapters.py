@@ -121,6 +121,10 @@ def _parser() -> argparse.ArgumentParser:
 
     for made in (answer, merge, drift):
         made.add_argument(
+            "--plugin", action="append", default=[], metavar="MODULE",
+            help="module or .py file with the strategy, instead of the recipe's; repeatable",
+        )  # fmt: skip
+        made.add_argument(
             "--backbone", metavar="NAME", help="instead of the recipe's, or where there is none"
         )
         made.add_argument("--offline", action="store_true", help="fetch nothing")
@@ -270,7 +274,12 @@ def _score(found: Sequence[SavedAdapter], names: Sequence[str], options: Any) ->
         return
     for adapter, name in zip(found[:-1], names, strict=False):
         try:
-            work = open_workspace(adapter, backbone=options.backbone, offline=options.offline)
+            work = open_workspace(
+                adapter,
+                backbone=options.backbone,
+                offline=options.offline,
+                plugins=options.plugin,
+            )
             if work.rows.fingerprint not in seen:
                 columns[name] = work
             seen.add(work.rows.fingerprint)
@@ -337,9 +346,13 @@ def _drift(options: argparse.Namespace) -> None:
 def _open(found: Sequence[SavedAdapter], options: Any, quantization: str | None) -> Workspace:
     """Return the first adapter's run, once it is known that all are of one backbone."""
     for adapter in found:
-        load_plugins(adapter.recipe.get("plugins") or ())
+        load_plugins(options.plugin or adapter.recipe.get("plugins") or ())
     work = open_workspace(
-        found[0], backbone=options.backbone, quantization=quantization, offline=options.offline
+        found[0],
+        backbone=options.backbone,
+        quantization=quantization,
+        offline=options.offline,
+        plugins=options.plugin,
     )
     if options.backbone is None:
         check_one_backbone(found, options.offline)

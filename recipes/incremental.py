@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adapters.errors import AdapterError
 from adapters.files import FACTS, continue_adapter, load_adapter, read_memory, save_adapter
-from adapters.strategy import call, called, prepare
+from adapters.hooks import memory_after, rows_again
+from adapters.strategy import prepare
 from recipes.console import is_main, say
 from recipes.distributed import wait
 from recipes.proof import answer_splits, count, learning
@@ -121,14 +121,8 @@ def _remember(work: Workspace, phase: int) -> Mapping[str, Tensor]:
     folder, labels = _folder(work, phase), known_labels(work, phase)
     backbone = work.load(work.quantization, labels=labels)
     model = load_adapter(folder, backbone, work.strategy, labels)
-    memory: Mapping[str, Tensor] = call(
-        work.strategy,
-        "between_tasks",
-        model,
-        _losses(work, model, phase),
-        read_memory(folder),
-    )
-    return memory
+    losses = _losses(work, model, phase)
+    return memory_after(work.strategy, model, losses, read_memory(folder))
 
 
 def _losses(work: Workspace, model: nn.Module, phase: int) -> Iterator[Tensor]:
@@ -157,12 +151,7 @@ def rehearsed(work: Workspace, phase: int) -> Sequence[int]:
     )
     new = [split.labels[row] for row, at in enumerate(split.phases) if at == phase]
     old = [split.labels[row] for row in past]
-    chosen = call(work.strategy, "rehearse", old, new, len(split), work.recipe.seed)
-    if strange := [place for place in chosen if not 0 <= place < len(past)]:
-        raise AdapterError(
-            f"{called(work.strategy)} gives {strange[0]} from rehearse(), of {len(past)} "
-            "rows of earlier tasks; it has to return positions in `past`."
-        )
+    chosen = rows_again(work.strategy, old, new, len(split), work.recipe.seed)
     return [past[place] for place in chosen]
 
 

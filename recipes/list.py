@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from adapters import AdapterError, Registry, strategies
+from adapters.registry import told
 from distill import objectives
 from export.console import DONE
 from recipes.augmentations import augmentations
@@ -116,9 +117,15 @@ def _registered(registry: Registry[Any], name: str | None) -> list[Entry]:
     for each in registry.names():
         try:
             entries.append(_noted(registry, each, describe(each, registry.get(each))))
-        except AdapterError as error:
-            entries.append({"name": each, "summary": "", "fault": str(error)})
+        except Exception as error:  # of whatever kind: a plug-in may have any fault
+            entries.append({"name": each, "summary": "", "fault": _fault(registry, each, error)})
     return entries
+
+
+def _fault(registry: Registry[Any], name: str, error: Exception) -> str:
+    if isinstance(error, AdapterError):
+        return str(error)
+    return f"The {registry.kind} {name!r} cannot be described: {told(error)}. Mend it."
 
 
 def _noted(registry: Registry[Any], name: str, entry: Entry) -> Entry:

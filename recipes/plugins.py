@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Sequence
 from functools import cache
@@ -32,8 +33,11 @@ def load_plugins(names: Sequence[str]) -> None:
         RecipeError: A module is not there, or fails while it is imported.
     """
     for name in names:
-        if not name.endswith(".py") and Path(name).is_file():
-            raise RecipeError(f"{name} is no plug-in: it has to be a .py file, or a module's name.")
+        if not name.endswith(".py") and (Path(name).is_file() or os.sep in name):
+            raise RecipeError(
+                f"{name} is no plug-in: it has to be a .py file, or the name of a module that "
+                "Python finds. A folder with a package has to be installed, or to be on PYTHONPATH."
+            )
         if name.endswith(".py") and not Path(name).is_file():
             raise RecipeError(f"There is no plug-in file {name}. Check the path.")
         try:

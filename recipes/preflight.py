@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from adapters.errors import AdapterError
+from adapters.hooks import check_signatures, groups_of, penalty_of
 from adapters.strategy import Strategy, called, finish, prepare
 from distill.objective import Objective, Pair, asked
 from distill.signals import Answer
@@ -165,7 +166,10 @@ def _check_finish(work: Workspace) -> None:
     few = Split(rows.texts[:_TRIED], rows.labels[:_TRIED])
     examples = work.task.features(few, work.tokenizer, work.max_length)
     batch = work.task.collator(work.tokenizer)(examples)
+    check_signatures(strategy)
     prepared = prepare(work.load(), strategy)
+    groups_of(strategy, prepared, work.recipe.train.learning_rate)
+    penalty_of(strategy, prepared, {})
     before = _answer(strategy, prepared, batch)
     after = _answer(strategy, finish(prepared, strategy), batch)
     difference = float(abs(after - before).max())

@@ -20,8 +20,9 @@ from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from adapters.hardware import Hardware
-from adapters.strategy import Strategy, call
-from adapters.training import PartTrainer, callbacks_of, last_checkpoint
+from adapters.hooks import callbacks_of, groups_of, penalty_of
+from adapters.strategy import Strategy
+from adapters.training import PartTrainer, last_checkpoint
 from distill.learner import Learner
 from distill.windows import Windows, answers
 from recipes.callbacks import Clock, Patience, Progress, Speed, watchers
@@ -172,7 +173,7 @@ def fit(
         compute_metrics=lambda answer: problem.metrics(answer.predictions, answer.label_ids),
         callbacks=callbacks,
         strategy_callbacks=switches,
-        groups=None if strategy is None else partial(call, strategy, "parameter_groups", inner),
+        groups=None if strategy is None else partial(groups_of, strategy, inner),
         classes=classes,
         resample=settings.resample,
         sampler=sampler,
@@ -292,8 +293,7 @@ def set_dropout(model: nn.Module, probability: float | None) -> None:
 
 
 def _penalty(strategy: Strategy, memory: Mapping[str, Tensor], model: nn.Module) -> Tensor | None:
-    added: Tensor | None = call(strategy, "penalty", model, memory)
-    return added
+    return penalty_of(strategy, model, memory)
 
 
 class _Trainer(PartTrainer):

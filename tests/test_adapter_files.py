@@ -40,6 +40,8 @@ PEFT: list[tuple[str, dict[str, Any]]] = [
     ("vera", {"rank": 32}),
     ("ia3", {}),
     ("peft", {"method": "LOHA", "r": 4}),
+    ("peft", {"method": "IA3"}),
+    ("peft", {"method": "IA3", "target_modules": ["key", "output.dense"]}),
     ("replay", {}),
 ]
 OTHERS: list[tuple[str, dict[str, Any]]] = [
@@ -110,7 +112,9 @@ def plain_peft(folder: Path, backbone: Path, **arguments: Any) -> torch.Tensor:
     return logits(PeftModel.from_pretrained(plain, str(folder)))
 
 
-@pytest.mark.parametrize(("name", "fields"), PEFT, ids=[name for name, _ in PEFT])
+@pytest.mark.parametrize(
+    ("name", "fields"), PEFT, ids=[f"{name} {fields}" for name, fields in PEFT]
+)
 def test_plain_peft_reads_what_it_has_a_method_for(
     name: str, fields: dict[str, Any], small: Path, tmp_path: Path
 ) -> None:
@@ -130,6 +134,15 @@ def test_plain_peft_reads_an_adapter_on_four_bits(small: Path, tmp_path: Path) -
     )
     found = plain_peft(tmp_path, small, quantization_config=four_bits, dtype=torch.float32)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("quantization", ["none", "nf4", "int8"])
+def test_weights_that_plain_peft_cannot_split_again_are_not_offered_to_it(
+    quantization: str, small: Path, tmp_path: Path
+) -> None:
+    expected = saved(tmp_path, small, "pissa", quantization=quantization, rank=4)
+    assert (tmp_path / "adapter_config.json").exists() == (quantization == "none")
+    assert torch.equal(logits(reloaded(tmp_path, small, quantization)), expected)
 
 
 @pytest.mark.parametrize(("name", "fields"), OTHERS, ids=[name for name, _ in OTHERS])
@@ -331,6 +344,8 @@ def test_dare_drops_by_its_seed(small: Path, sources: dict[str, Path], tmp_path:
         (["a"], "linear", {}, "at least two"),
         (["a", "b"], "linear", {"weights": [1.0]}, "2 adapters and 1 weights"),
         (["a", "b"], "linear", {"weights": [1.0, -1.0]}, "above 0"),
+        (["a", "b"], "cat", {"weights": [float("nan"), 1.0]}, "above 0"),
+        (["a", "b"], "cat", {"weights": [1.0, float("inf")]}, "above 0"),
         (["a", "b"], "ties", {"density": 0.0}, "density=0"),
     ],
 )

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from adapters import AdapterError, Strategy, strategies
-from adapters.backbone import head_modules, linear_layers, load_backbone
+from adapters.backbone import depths, head_modules, linear_layers, load_backbone, unwrapped
 from adapters.files import continue_adapter, load_adapter, save_adapter
 from adapters.four_bits import by_definition, mend_scales
 from adapters.hardware import Hardware, inspect_hardware
@@ -311,10 +311,38 @@ def test_norm_tuning_of_peft_adapts_the_norms(tiny_backbone: Make) -> None:
     assert all("LayerNorm" in name for name in inside)
 
 
-@pytest.mark.parametrize("method", ["xlora", "POLY", "CPT", "TRAINABLE_TOKENS"])
+@pytest.mark.parametrize("method", ["xlora", "POLY", "CPT", "SHADOW", "TRAINABLE_TOKENS"])
 def test_methods_of_peft_that_no_plain_weights_can_hold_are_refused(method: str) -> None:
     with pytest.raises(ValidationError, match=f"peft's {method} .* that is no plain model"):
         strategies.get("peft")(method=method)
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"method": "PROMPT_TUNING", "num_virtual_tokens": 4}, "learnt vectors before the text"),
+        ({"method": "ADAPTION_PROMPT"}, "learnt vectors before the text"),
+        ({"method": "LORA", "alora_invocation_tokens": [1]}, "only what comes after certain"),
+        ({"method": "LOHA", "targets": ["key"], "target_modules": ["value"]}, "targets mean noth"),
+        ({"method": "LN_TUNING", "targets": ["key"]}, "targets mean nothing beside LN_TUNING"),
+    ],
+)
+def test_fields_of_peft_that_cannot_hold_are_refused_when_a_recipe_is_read(
+    fields: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(ValidationError, match=told):
+        strategies.get("peft")(**fields)
+
+
+def test_the_model_inside_any_wrapper_is_found(tiny_backbone: Make) -> None:
+    class Box(nn.Module):
+        def __init__(self, model: Any) -> None:
+            super().__init__()
+            self.inner, self.config = model, model.config
+
+    model = load(tiny_backbone("bert"))
+    assert unwrapped(Box(model)) is unwrapped(model) is model
+    assert depths(Box(model)).keys() == {f"inner.{name}" for name, _ in model.named_parameters()}
 
 
 @pytest.mark.usefixtures("bf16_processor")

@@ -21,9 +21,10 @@ from adapters.files import FACTS, MEMORY, WEIGHTS, load_adapter, read_facts, rea
 from adapters.hardware import inspect_hardware
 from adapters.strategy import learned_state
 from export.bundle import verify
+from recipes import adapters
 from recipes.incremental import known_labels, rehearsed
 from recipes.ledger import TIMINGS
-from recipes.pipeline import PROGRESS
+from recipes.pipeline import PROGRESS, write_recipe
 from recipes.proof import answer_splits
 from recipes.reading import read_recipe
 from recipes.run import main
@@ -100,6 +101,20 @@ def test_known_labels_keep_their_ids(learn: Learn) -> None:
         assert read_facts(folder)["labels"] == list(work.rows.labels[: phase + 1])
         assert work.logits(f"phase-{phase + 1}")["test"].shape == (24, phase + 1)
     assert read_facts(work.folder / "teacher")["labels"] == list(work.rows.labels)
+
+
+def test_the_drift_of_a_phase_is_that_of_the_labels_it_knows(
+    learn: Learn, capfd: pytest.CaptureFixture[str]
+) -> None:
+    work = learn(REPLAY)
+    write_recipe(work.recipe, work.folder)
+    assert adapters.main(["drift", str(work.folder / "teacher" / "phase-2"), "--json"]) == 0
+    found = json.loads(capfd.readouterr().out)
+    known = [row for row, label in enumerate(work.rows.validation.labels) if label < 2]
+    given = work.logits("phase-2")["validation"][known].argmax(axis=1)
+    right = [work.rows.validation.labels[row] for row in known]
+    assert found[0]["score"] == pytest.approx((given == right).mean())
+    assert len(known) < len(work.rows.validation)
 
 
 def test_the_matrix_says_what_the_kept_answers_say(learn: Learn) -> None:

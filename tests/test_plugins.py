@@ -20,7 +20,9 @@ from adapters.registry import RegistryError
 from distill import objectives
 from recipes import list as lists
 from recipes import run
+from recipes.errors import RecipeError
 from recipes.plugins import load_plugins
+from recipes.reading import read_recipe
 
 Make = Callable[[str], Path]
 Install = Callable[..., None]
@@ -334,6 +336,10 @@ def plug(prepare: str = "return model", finish: str = "return model", name: str 
     )
 
 
+def method(head: str, answer: str) -> str:
+    return f"    def {head}:\n        import torch\n        return {answer}\n"
+
+
 LEARN = "model.base_model.embeddings.requires_grad_(True); "
 RELABEL = "model.config.id2label = {0: 'a', 1: 'b', 2: 'c'}; return model"
 FAULTS = {
@@ -384,6 +390,33 @@ FAULTS = {
         plug("from torch import nn, ones; model.more = nn.Parameter(ones(3)); return model"),
         r"finish\(\) leaves more; fold it",
     ),
+    "the penalty is no number": (
+        plug(LEARN + "return model") + method("penalty(self, model, memory)", "torch.ones(3)"),
+        r"returned tensor\(\[1\., 1\., 1\.\]\) from penalty\(\); it has to return a tensor of one",
+    ),
+    "groups leave weights out": (
+        plug(LEARN + "return model") + method("parameter_groups(self, model, rate)", "[]"),
+        r"its parameter_groups\(\) leave out bert\.embeddings",
+    ),
+    "groups repeat a weight": (
+        plug(LEARN + "return model")
+        + method(
+            "parameter_groups(self, model, rate)",
+            "2 * [{'params': [w for w in model.parameters() if w.requires_grad]}]",
+        ),
+        r"its parameter_groups\(\) repeat bert\.embeddings",
+    ),
+    "a hook of the wrong signature": (
+        plug(LEARN + "return model") + method("between_tasks(self, model)", "{}"),
+        r"cannot be called as between_tasks\(model, losses, memory\): too many positional",
+    ),
+    "an adapter of another name": (
+        plug(
+            "from peft import LoraConfig, get_peft_model as wrap; "
+            "return wrap(model, LoraConfig(target_modules=['query']), adapter_name='mine')"
+        ),
+        r"wraps the model by peft with an adapter_name of its own",
+    ),
     "the fold is wrong": (
         plug(LEARN + "return model", "model.classifier.weight.data *= 2; return model"),
         r"finish\(\) changes the logits by",
@@ -407,6 +440,51 @@ def test_a_bad_plugin_file_is_refused_in_one_line_before_training(
     assert "does not load" in line or "'wrong'" in line
     assert not list(out.glob("*"))
     assert strategies.get("lora").__name__ == "Lora"
+
+
+#: What a plug-in registers, and what is said of it.
+REGISTERED = {
+    "no brackets": (plug().replace("('wrong')", ""), r"Wrong needs a name to be registered"),
+    "an empty name": (plug(name=""), r"'' needs a name to be registered as a strategy"),
+    "a field called name": (
+        plug() + "    name: str = 'x'\n", r"'wrong' \(Wrong\) has a field 'name', by which recipes"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", REGISTERED)
+def test_what_cannot_be_registered_is_told(fault: str, tmp_path: Path) -> None:
+    code, expected = REGISTERED[fault]
+    file = tmp_path / "bad_plugin.py"
+    file.write_text(code, encoding="utf-8")
+    with pytest.raises(RecipeError, match=rf"bad_plugin\.py does not load: .*{expected}"):
+        load_plugins([str(file)])
+    assert "wrong" not in strategies
+
+
+def test_a_plugin_that_cannot_be_described_hides_no_other(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "odd.py"
+    file.write_text(plug() + "    thing: object = object()\n", encoding="utf-8")
+    assert lists.main(["strategies", "--plugin", str(file)]) == 0
+    lines = capfd.readouterr().out.splitlines()
+    [line] = [line for line in lines if line.startswith("wrong  ")]
+    assert "'wrong' cannot be described: PydanticSerializationError" in line
+    assert any(line.startswith("lora  ") for line in lines)
+
+
+def test_a_list_that_a_class_does_not_take_is_its_authors_affair(tmp_path: Path) -> None:
+    file = tmp_path / "listed.py"
+    file.write_text(plug() + "    layers: tuple[int, ...] = (0,)\n", encoding="utf-8")
+    load_plugins([str(file)])
+    with pytest.raises(RegistryError, match=r"layers=\[0, 1\] is a list, .* Field\(strict=False\)"):
+        read_recipe("lora_cls", ["strategy={name: wrong, layers: [0, 1]}"])
+
+
+def test_a_folder_is_no_plugin(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="A folder with a package has to be installed"):
+        load_plugins([str(tmp_path)])
 
 
 def test_two_plugin_files_of_one_name_are_two_plugins(tmp_path: Path) -> None:

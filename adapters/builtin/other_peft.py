@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import ConfigDict, model_validator
 
-from adapters.backbone import head_modules, in_head
+from adapters.backbone import encoder_parts, head_modules, in_head
 from adapters.builtin.over_peft import OverPeft
 from adapters.errors import AdapterError, NeedsFloatWeightsError, UnsuitableBackboneError
 from adapters.strategy import strategies
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 #: Methods whose result cannot become plain weights of one classifier, and why.
 _NOT_PLAIN = {
     "CPT": "puts learnt vectors before the text of a language model",
+    "SHADOW": "runs another network beside the model",
     "POLY": "has other weights for each of several tasks, whose number comes with the text",
     "TRAINABLE_TOKENS": "learns rows of the table of tokens beside it; token_lora adapts the table",
     "XLORA": "mixes adapters anew for every text",
@@ -54,12 +55,27 @@ class Peft(OverPeft):
                 f"peft's {self.method} {why}: that is no plain model, which a student could be cut "
                 "from. Choose a method that adapts layers, such as lora"
             )
+        if _is_prompt(config_class):
+            raise ValueError(
+                f"{self.method} puts learnt vectors before the text, which no plain weights can "
+                "express: it could not be merged, cut to a student or exported. Choose a method "
+                "that adapts layers, such as lora"
+            )
+        extra = self.model_extra or {}
+        if extra.get("alora_invocation_tokens") is not None:
+            raise ValueError(
+                "alora_invocation_tokens adapts only what comes after certain tokens, which no "
+                "plain weights can express. Leave it out"
+            )
+        if self.targets and ("target_modules" in extra or self.method.upper() == "LN_TUNING"):
+            beside = "target_modules" if "target_modules" in extra else self.method
+            raise ValueError(f"targets mean nothing beside {beside}. Leave them out")
         known = {
             name
             for name in inspect.signature(config_class).parameters
             if name not in ("peft_type", "task_type", "inference_mode", "auto_mapping")
         }
-        for name in self.model_extra or {}:
+        for name in extra:
             if name not in known:
                 near = difflib.get_close_matches(name, known, n=1)
                 hint = (
@@ -100,13 +116,15 @@ class Peft(OverPeft):
         """Return peft's configuration for this model.
 
         Raises:
-            AdapterError: peft refuses the fields, or the method cannot become plain weights.
+            AdapterError: peft refuses the fields.
         """
         config_class = _config_class(self.method)
         fields: dict[str, Any] = dict(self.model_extra or {})
         parameters = inspect.signature(config_class).parameters
         if "target_modules" in parameters and "target_modules" not in fields:
             fields["target_modules"] = self._usual_targets(model)
+        if "feedforward_modules" in parameters and isinstance(fields["target_modules"], list):
+            fields.setdefault("feedforward_modules", _ends(model, fields["target_modules"]))
         if "exclude_modules" in parameters:
             fields.setdefault("exclude_modules", head_modules(model))
         try:
@@ -116,12 +134,6 @@ class Peft(OverPeft):
                 f"peft refuses {self.method} with {self.model_extra}: {error}. Correct the "
                 "strategy's fields; for ADALORA there is the strategy adalora."
             ) from error
-        if config.is_prompt_learning or config.is_adaption_prompt:
-            raise AdapterError(
-                f"{self.method} puts learnt vectors before the text, which no plain weights can "
-                "express: it could not be merged, cut to a student or exported. Choose a method "
-                "that adapts layers, such as lora."
-            )
         return config
 
     def _usual_targets(self, model: PreTrainedModel) -> list[str]:
@@ -133,6 +145,18 @@ class Peft(OverPeft):
             for name, module in model.named_modules()
             if "norm" in type(module).__name__.lower() and not in_head(model, name)
         ]
+
+
+def _ends(model: PreTrainedModel, targets: list[str]) -> list[str]:
+    """Return which targets are the last layer of a feed-forward part, by whole or last names."""
+    ends = [part.feed_forward_end for part in encoder_parts(model)]
+    return [name for name in targets if any(f".{end}".endswith(f".{name}") for end in ends)]
+
+
+def _is_prompt(config_class: Any) -> bool:
+    from peft import AdaptionPromptConfig, PromptLearningConfig
+
+    return issubclass(config_class, (AdaptionPromptConfig, PromptLearningConfig))
 
 
 def _config_class(method: str) -> Any:

@@ -20,7 +20,8 @@ from torch import nn
 
 from adapters import strategies
 from adapters.hardware import inspect_hardware
-from adapters.strategy import call, prepare
+from adapters.hooks import penalty_of
+from adapters.strategy import prepare
 from recipes.console import hush
 from recipes.proof import count, learning
 from recipes.reading import read_recipe
@@ -80,7 +81,7 @@ def _stepper(work: Workspace, name: str, batch: dict[str, Any]) -> tuple[Callabl
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-    module = Classifier(model, work.problem, lambda inner: call(strategy, "penalty", inner, {}))
+    module = Classifier(model, work.problem, lambda inner: penalty_of(strategy, inner, {}))
     module.train()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4)
 
