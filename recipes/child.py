@@ -16,7 +16,8 @@ import yaml
 from recipes.cells import Cell
 from recipes.errors import RecipeError
 from recipes.ledger import Ledger
-from recipes.pipeline import PROGRESS, RECIPE
+from recipes.pipeline import PROGRESS, RECIPE, check_plugins
+from recipes.plugins import plugin_files
 from recipes.reading import changes
 from recipes.recipe import Recipe
 from recipes.reuse import BASELINE, TEACHER, agrees, take_over
@@ -115,6 +116,7 @@ class Run:
                 f"{self.folder} was made with another recipe: {', '.join(changed)} differ. "
                 "Compare elsewhere (--out DIR), or remove that folder. Nothing was started."
             )
+        check_plugins(self.progress, plugin_files(self.recipe.plugins), self.folder)
 
     def donor(self, runs: Sequence[Run]) -> tuple[Run, str] | None:
         """Return the first run whose finished teacher, or else baselines, this one can start from.

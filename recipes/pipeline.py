@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from recipes.distributed import wait
 from recipes.environment import describe
 from recipes.errors import RecipeError
 from recipes.ledger import write_json
+from recipes.plugins import plugin_files
 from recipes.preflight import check_possible
 from recipes.reading import changes, plain
 from recipes.recipe import Recipe
@@ -141,8 +142,9 @@ def _begin(work: Workspace, from_stage: str | None) -> None:
     """Write down what the run stands on, or check that an older run stood on the same."""
     folder = work.folder
     facts = {"data": work.rows.fingerprint, "backbone": work.backbone.fingerprint}
+    files = plugin_files(work.recipe.plugins)
     if not (folder / RECIPE).exists():
-        write_json(folder / PROGRESS, {"finished": [], **facts, **_told(work)})
+        write_json(folder / PROGRESS, {"finished": [], **facts, "plugins": files, **_told(work)})
         write_json(folder / "environment.json", describe(work))
         # Last: a folder with a recipe is a run that can be gone on with.
         write_recipe(work.recipe, folder)
@@ -156,9 +158,29 @@ def _begin(work: Workspace, from_stage: str | None) -> None:
             )
     if from_stage:
         _rewind(work, from_stage)
-        write_json(folder / PROGRESS, {**_progress(folder), **facts, **_told(work)})
+        told = {**facts, "plugins": files, **_told(work)}
+        write_json(folder / PROGRESS, {**_progress(folder), **told})
         write_recipe(work.recipe, folder)
+    else:
+        check_plugins(_progress(folder), files, folder)
     write_json(folder / "environment.json", describe(work))  # of the machine that goes on
+
+
+def check_plugins(progress: Mapping[str, Any], files: Mapping[str, str], folder: Path) -> None:
+    """Refuse to go on with a run whose plug-in files had another content.
+
+    Args:
+        progress: What the run says of itself.
+        files: From `recipes.plugins.plugin_files`, now.
+        folder: The run's.
+    """
+    before = progress.get("plugins", {})  # not in older runs
+    if changed := [name for name in files if before.get(name, files[name]) != files[name]]:
+        raise RecipeError(
+            f"The plug-in {changed[0]} has changed since the run in {folder} began. Do the run "
+            "anew from the first stage that the change concerns (recipes.run … --from finetune), "
+            "or write elsewhere (--out DIR)."
+        )
 
 
 def _told(work: Workspace) -> dict[str, Any]:

@@ -56,6 +56,12 @@ def load_plugins(names: Sequence[str]) -> None:
             ) from error
 
 
+def plugin_files(names: Sequence[str]) -> dict[str, str]:
+    """Return the sha256 of each plug-in that is a file, by its path as the recipe has it."""
+    files = (name for name in names if name.endswith(".py"))
+    return {name: hashlib.sha256(Path(name).read_bytes()).hexdigest() for name in files}
+
+
 def note_rivals(recipe: Recipe) -> None:
     """Say where an installed plug-in offers a name that the recipe uses and another class has."""
     distill, imitate = recipe.distill, recipe.distill.imitate

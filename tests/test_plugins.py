@@ -487,6 +487,23 @@ def test_a_folder_is_no_plugin(tmp_path: Path) -> None:
         load_plugins([str(tmp_path)])
 
 
+@pytest.mark.chain
+def test_a_run_does_not_go_on_with_a_plugin_that_has_changed(
+    recipe: Sequence[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file, out = tmp_path / "plug.py", tmp_path / "run"
+    file.write_text(plug(LEARN + "return model"), encoding="utf-8")
+    given = [*recipe, "strategy.name=wrong", "train.epochs=1", "--plugin", str(file), "--out"]
+    assert run.main([*given, str(out), "--to", "finetune"]) == 0
+    assert run.main([*given, str(out), "--to", "finetune", "--resume"]) == 0
+    file.write_text(f"{file.read_text()}\n# another\n", encoding="utf-8")
+    capfd.readouterr()
+    assert run.main([*given, str(out), "--resume", "--to", "merge"]) == 3
+    assert f"plug.py has changed since the run in {out} began" in capfd.readouterr().err
+    assert run.main([*given, str(out), "--from", "finetune", "--to", "finetune"]) == 0
+    assert run.main([*given, str(out), "--resume", "--to", "merge"]) == 0
+
+
 def test_two_plugin_files_of_one_name_are_two_plugins(tmp_path: Path) -> None:
     files = [tmp_path / part / "plug.py" for part in ("one", "two")]
     for file in files:
