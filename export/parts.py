@@ -23,6 +23,7 @@ from export.rows import DELIMITERS, JSON, Row, Window, suffix_of
 
 #: In the folder besides the parts: held by the process that writes, and which run it is.
 _LOCK, _RUN = "lock", "run.json"
+_ENDING = "\r\n"
 
 
 @contextmanager
@@ -164,9 +165,19 @@ def encode(
     return _delimited(([*map(row.get, kinds), *values] for row, values in pairs), suffix)
 
 
+class _Lines(io.StringIO):
+    """Ends lines with a line feed alone, though their writer ends them with a carriage return, too.
+
+    It quotes only what it ends lines with, and to readers a carriage return ends a line by itself.
+    """
+
+    def write(self, line: str) -> int:
+        return super().write(f"{line.removesuffix(_ENDING)}\n")
+
+
 def _delimited(lines: Iterable[Iterable[Any]], suffix: str) -> bytes:
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, delimiter=DELIMITERS[suffix], lineterminator="\n")
+    text = _Lines(newline="")
+    writer = csv.writer(text, delimiter=DELIMITERS[suffix], lineterminator=_ENDING)
     writer.writerows([_cell(value) for value in line] for line in lines)
     return text.getvalue().encode()
 

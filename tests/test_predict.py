@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 import pyarrow as pa
 import pytest
 from filelock import FileLock
@@ -121,6 +122,19 @@ def test_values_of_a_csv_file_stay_as_they_were_written(bundle: Path, tmp_path: 
     assert list(second.values())[:4] == ["1.10", "two\nlines", "", "漢"]
     assert run(bundle, path, tmp_path / "scored.jsonl") == 0
     assert content(tmp_path / "scored.jsonl")[1]["column 3"] is None
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv"])
+def test_a_lone_carriage_return_ends_no_row(bundle: Path, tmp_path: Path, suffix: str) -> None:
+    given = [{"a\rb": "1", "text": "how far\ris it"}, {"a\rb": "\r", "text": "who\r\nwas\nit\r\n"}]
+    path, once, twice = (tmp_path / f"{name}{suffix}" for name in ("rows", "once", "twice"))
+    assert run(bundle, table(path, given), once) == 0
+    assert run(bundle, once, twice, "--prefix", "p_") == 0
+    frame = pandas.read_csv(twice, sep=rows.DELIMITERS[suffix], dtype=str)
+    for scored in (content(once), content(twice), frame.to_dict("records")):
+        assert [{name: row[name] for name in given[0]} for row in scored] == given
+    assert once.read_bytes().endswith(b"\n")
+    assert not once.read_bytes().endswith(b"\r\n")
 
 
 MIXED = [
