@@ -19,11 +19,18 @@ from pathlib import Path
 from typing import Any
 
 from export.errors import ExportError
-from export.rows import DELIMITERS, JSON, Row, Window, suffix_of
+from export.rows import DELIMITERS, JSON, Row, Window, stamp_of, suffix_of
 
 #: In the folder besides the parts: held by the process that writes, and which run it is.
 _LOCK, _RUN = "lock", "run.json"
+#: What the run also says once the output is whole: its size and time, which renaming keeps.
+_WHOLE = "output"
 _ENDING = "\r\n"
+
+
+def folder_of(target: Path) -> Path:
+    """Return where the parts of an output are kept."""
+    return target.with_name(f"{target.name}.partial")
 
 
 @contextmanager
@@ -42,24 +49,36 @@ def partial(target: Path, identity: Mapping[str, Any], overwrite: bool) -> Itera
         ExportError: Another process writes the output, there are parts of another identity, or the
             folder holds something else, or there is no place for it.
     """
-    from filelock import FileLock, Timeout
-
-    folder = target.with_name(f"{target.name}.partial")
+    folder = folder_of(target)
     if not target.absolute().parent.is_dir():
         raise ExportError(f"There is no folder {target.absolute().parent}. Make it first.")
     folder.mkdir(exist_ok=True)
-    lock = FileLock(folder / _LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise ExportError(
-            f"Another process is writing {target}. Wait for it, or name another output."
-        ) from None
-    try:
+    with _held(folder, target):
         _take_up(folder, identity, overwrite)
         yield folder
-    finally:
-        lock.release()
+
+
+def finish(target: Path, identity: Mapping[str, Any]) -> bool:
+    """Remove the parts beside an output that is whole: their run was ended while it did so.
+
+    Args:
+        target: The output.
+        identity: See `partial`.
+
+    Returns:
+        Whether it is so; if not, or if they are of another identity, nothing is removed.
+
+    Raises:
+        ExportError: Another process writes the output, or what the folder says is damaged.
+    """
+    folder = folder_of(target)
+    if not ((folder / _RUN).exists() and target.exists()):
+        return False
+    with _held(folder, target):
+        done = _known(folder) == {**identity, _WHOLE: [*stamp_of(target)]}
+        if done:
+            _remove(folder)
+    return done
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -92,16 +111,38 @@ def join(parts: Sequence[Path], columns: Sequence[str], target: Path) -> None:
                     shutil.copyfileobj(lines, file)
         file.flush()
         os.fsync(file.fileno())
+    write_whole(folder / _RUN, json.dumps(_known(folder) | {_WHOLE: stamp_of(whole)}).encode())
     whole.replace(target)
-    _clear(folder)
-    (folder / _LOCK).unlink()
-    folder.rmdir()
+    _remove(folder)
+
+
+@contextmanager
+def _held(folder: Path, target: Path) -> Iterator[None]:
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / _LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ExportError(
+            f"Another process is writing {target}. Wait for it, or name another output."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _known(folder: Path) -> dict[str, Any]:
+    """Return what the folder says of its run."""
+    known: dict[str, Any] = json.loads((folder / _RUN).read_bytes())
+    return known
 
 
 def _take_up(folder: Path, identity: Mapping[str, Any], overwrite: bool) -> None:
     run = folder / _RUN
     if run.exists():
-        known = json.loads(run.read_bytes())
+        known = _known(folder)
         differ = [name for name in identity if known.get(name) != identity[name]]
         if not differ:
             return
@@ -115,14 +156,19 @@ def _take_up(folder: Path, identity: Mapping[str, Any], overwrite: bool) -> None
             f"{folder} holds {strangers[0]}, which is of no unfinished run. Move it away, or name "
             "another output."
         )
-    _clear(folder)
+    _clear(folder, _LOCK)
     write_whole(run, json.dumps(identity).encode())
 
 
-def _clear(folder: Path) -> None:
-    """Remove the parts; whose they were is forgotten last."""
-    for path in sorted(folder.iterdir(), key=lambda path: path.name == _RUN):
-        if path.name != _LOCK and _is_ours(path):
+def _remove(folder: Path) -> None:
+    _clear(folder)
+    folder.rmdir()
+
+
+def _clear(folder: Path, *kept: str) -> None:
+    """Remove the parts and what holds them; whose they were is forgotten last."""
+    for path in sorted(folder.iterdir(), key=lambda path: (path.name in (_LOCK, _RUN), path.name)):
+        if path.name not in kept and _is_ours(path):
             path.unlink()
 
 

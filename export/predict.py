@@ -172,9 +172,9 @@ def predict(scorer: Scorer, source: Path, target: Path, *, overwrite: bool = Fal
     """
     if target.resolve() == source.resolve() or target.is_dir():
         raise ExportError(f"{target} is the input, or a folder. Name another output.")
-    if target.exists() and not overwrite:
-        raise ExportError(f"{target} is there already. Name another output, or add --overwrite.")
     suffix = rows.suffix_of(target)
+    if not parts.folder_of(target).exists():
+        _check_free(target, overwrite)
     found = rows.look_through(source, scorer.text)
     scorer.check_names(found.kinds, str(source))
     _check_pair(scorer, found)
@@ -186,6 +186,9 @@ def predict(scorer: Scorer, source: Path, target: Path, *, overwrite: bool = Fal
         **({} if scorer.pair is None else {"pair column": scorer.pair}),
         "batch size": scorer.batch_size,
     }
+    if parts.finish(target, identity):
+        return Tally(found.rows, kept=found.rows)
+    _check_free(target, overwrite)
     files, tally = [], Tally()
     with parts.partial(target, identity, overwrite) as folder, _progress(found.rows) as bar:
         for window in found.windows():
@@ -228,6 +231,11 @@ def stream(scorer: Scorer, windows: Iterable[rows.Window]) -> Tally:
             sys.stdout.buffer.flush()
             tally.add(texts)
     return tally
+
+
+def _check_free(target: Path, overwrite: bool) -> None:
+    if target.exists() and not overwrite:
+        raise ExportError(f"{target} is there already. Name another output, or add --overwrite.")
 
 
 def _check_pair(scorer: Scorer, source: rows.Source) -> None:

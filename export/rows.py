@@ -67,7 +67,7 @@ class Source:
             yield from _parquet_windows(self.path)
         else:
             yield from windows_of(_read(self.path, self.text))
-        if _stamp(self.path) != self.stamp:
+        if stamp_of(self.path) != self.stamp:
             raise ExportError(f"{self.path} has changed while it was read. Run the command again.")
 
 
@@ -84,7 +84,7 @@ def look_through(path: Path, text: str) -> Source:
     suffix = suffix_of(path)
     if not path.is_file():
         raise ExportError(f"There is no file {path}. Check the path.")
-    stamp = _stamp(path)
+    stamp = stamp_of(path)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     look = _look_parquet if suffix == ".parquet" else _look_lines
@@ -348,7 +348,8 @@ def _batches(path: Path, file: Any) -> Iterator[tuple[Any, int, int]]:
         ) from error
 
 
-def _stamp(path: Path) -> tuple[int, int]:
+def stamp_of(path: Path) -> tuple[int, int]:
+    """Return a file's size in bytes and the time of its last change, in nanoseconds."""
     found = path.stat()
     return found.st_size, found.st_mtime_ns
 

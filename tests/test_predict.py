@@ -365,12 +365,12 @@ def same(one: Path, other: Path) -> bool:
 def test_wherever_it_is_killed_nothing_is_lost_or_repeated(
     bundle: Path, tmp_path: Path, suffix: str, kill_at: Callable[[int], None]
 ) -> None:
-    """Writes are the run's name, four parts and the joined file; a kill may come at each."""
+    """A kill may come at each write: its run's name, four parts, the whole file, its stamp."""
     path = table(tmp_path / f"rows{suffix}", numbered(34))
     whole, target = tmp_path / f"whole{suffix}", tmp_path / f"scored{suffix}"
     kill_at(0)
     assert run(bundle, path, whole) == 0
-    for place in range(1, 7):
+    for place in range(1, 8):
         kill_at(place)
         with pytest.raises(Killed):
             run(bundle, path, target)
@@ -381,6 +381,59 @@ def test_wherever_it_is_killed_nothing_is_lost_or_repeated(
         assert same(target, whole)
         assert not (tmp_path / f"scored{suffix}.partial").exists()
         target.unlink()
+
+
+@pytest.mark.parametrize("more", [(), ("--overwrite",)], ids=["new", "overwritten"])
+def test_killed_while_it_removes_its_parts_it_has_finished(
+    bundle: Path, tmp_path: Path, more: tuple[str, ...], monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """What it removes are four parts, the lock and the run's name; a kill may come before each."""
+    path, target = table(tmp_path / "rows.csv", numbered(34)), tmp_path / "scored.csv"
+    assert run(bundle, path, tmp_path / "whole.csv") == 0
+    unlink = Path.unlink
+    for place in range(6):
+        left = iter(range(place))
+
+        def dying(path: Path, *given: Any, left: Any = left) -> None:
+            if next(left, None) is None:
+                raise Killed
+            unlink(path, *given)
+
+        monkeypatch.setattr(Path, "unlink", dying)
+        with pytest.raises(Killed):
+            run(bundle, path, target, *more)
+        monkeypatch.setattr(Path, "unlink", unlink)
+        assert run(bundle, path, target, "--prefix", "p_") == 3  # another run's
+        assert "is there already" in capsys.readouterr().err
+        assert run(bundle, path, target, *more) == 0
+        assert "34 were scored before" in capsys.readouterr().err
+        assert same(target, tmp_path / "whole.csv")
+        assert not (tmp_path / "scored.csv.partial").exists()
+        target.unlink()
+
+
+def test_another_output_beside_whole_parts_is_no_finished_one(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed after its last write, and before the output gets its name."""
+    path, target = table(tmp_path / "rows.csv", numbered(34)), tmp_path / "scored.csv"
+    target.write_text("old")
+    replace = Path.replace
+
+    def dying(path: Path, new: Path) -> Path:
+        if new == target:
+            raise Killed
+        return replace(path, new)
+
+    monkeypatch.setattr(Path, "replace", dying)
+    with pytest.raises(Killed):
+        run(bundle, path, target, "--overwrite")
+    monkeypatch.setattr(Path, "replace", replace)
+    assert run(bundle, path, target) == 3
+    assert target.read_text() == "old"
+    assert run(bundle, path, target, "--overwrite") == 0
+    assert len(content(target)) == 34
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
