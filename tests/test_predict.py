@@ -21,7 +21,8 @@ import pyarrow as pa
 import pytest
 from filelock import FileLock
 from pyarrow import parquet
-from tiny_bundle import LABELS, MAX_LENGTH, make_bundle
+from tiny_bundle import LABELS, MAX_LENGTH, make_bundle, make_tokenizer
+from tokenizers import processors
 
 from export import edge, parts, predict, rows
 
@@ -647,7 +648,7 @@ def test_nothing_in_nothing_out(bundle: Path, pipe: Callable[[bytes], Pipe]) -> 
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        (b'{"review": "who"}\n', "no field 'text', but review"),
+        (b'{"review": "who"}\n', "no column 'text'. Its columns are 'review'"),
         (b'{"text": "who", "label": 1}\n', "The input has the column 'label' already"),
         (b'{"text": "who"}\n\n[1]\n', "Line 3 of standard input is no JSON object"),
     ],
@@ -659,6 +660,79 @@ def test_a_wrong_line_of_standard_input_is_named(
     pipe(given)
     assert run(bundle, "-", "-") == 3
     assert told in capsys.readouterr().err
+
+
+@pytest.fixture
+def of_pairs(tmp_path: Path) -> Path:
+    """A bundle that compares two texts."""
+    tokenizer = make_tokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+    )  # fmt: skip
+    processing = {"max_length": MAX_LENGTH, "pad_token_id": 0, "pairs": True}
+    return make_bundle(
+        tmp_path / "bundle", tokenizer=tokenizer, golden_texts=["who\tit", "how\tbig"],
+        processing=processing | {"inputs": ["input_ids", "attention_mask"]},
+    )  # fmt: skip
+
+
+PAIRS = [
+    {"a": "who", "b": "was it"},
+    {"a": "who\tis", "b": "it"},
+    {"a": "how", "b": " "},
+    {"a": None, "b": "big"},
+]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_pairs_are_answered_from_files_and_pipes(
+    of_pairs: Path, tmp_path: Path, suffix: str, pipe: Callable[[bytes], Pipe],
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    path = table(tmp_path / f"rows{suffix}", PAIRS)
+    lines = table(tmp_path / "rows.jsonl", PAIRS).read_bytes()
+    more = ("--text", "a", "--pair", "b")
+    assert run(of_pairs, path, tmp_path / "scored.jsonl", *more) == 0
+    found = [content(tmp_path / "scored.jsonl")]
+    for source in (path, "-"):
+        out = pipe(lines)
+        assert run(of_pairs, source, "-", *more) == 0
+        found.append(answered(out))
+    assert capsys.readouterr().err.count("2 have no pair of texts and so no label") == 3
+    assert [[row["label"] for row in each] for each in found] == [
+        ["person", "person", None, None]
+    ] * 3
+
+
+def test_texts_that_are_no_pairs_are_counted(
+    of_pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [{"text": text} for text in ("who\twas it", "who", "how\t", None)]
+    assert run(of_pairs, table(tmp_path / "rows.csv", given), tmp_path / "scored.csv") == 0
+    assert "3 have no pair of texts" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [("-", "-"), *((source, target) for source in SUFFIXES for target in ("scored.csv", "-"))],
+)
+def test_a_second_text_is_looked_for_as_the_first(
+    of_pairs: Path, tmp_path: Path, source: str, target: str, pipe: Callable[[bytes], Pipe],
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    given = [row | {"n": 7} for row in PAIRS]
+    path = table(tmp_path / f"rows{source.replace('-', '.jsonl')}", given)
+    told = {"typo": "no column 'typo'. Its columns are 'a', 'b', 'n'; name the one with the second"}
+    if source not in rows.DELIMITERS:  # all is text there
+        told["n"] = "holds int64, not texts" if source == ".parquet" else "no text in 'n', but 7"
+    for column, what in told.items():
+        out = pipe(path.read_bytes())
+        output = target if target == "-" else tmp_path / target
+        more = ("--text", "a", "--pair", column)
+        assert run(of_pairs, "-" if source == "-" else path, output, *more) == 3
+        assert what in capsys.readouterr().err
+        assert answered(out) == []
 
 
 def test_a_reader_that_leaves_early_is_no_trouble(bundle: Path, tmp_path: Path) -> None:
