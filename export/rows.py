@@ -329,7 +329,7 @@ def _look_parquet(path: Path, texts: Sequence[str]) -> tuple[int, dict[str, str]
     for text in kinds.keys() & texts:
         kind = file.schema_arrow.field(text).type
         kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        if kind not in (pa.string(), pa.large_string(), pa.string_view()):
             raise ExportError(f"The column {text!r} of {path} holds {kind}, not texts (string).")
     return file.metadata.num_rows, kinds
 

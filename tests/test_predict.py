@@ -795,6 +795,20 @@ def test_a_parquet_column_of_other_things_is_refused(
     assert "holds int64, not texts" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("kind", [pa.large_string(), pa.string_view()], ids=str)
+@pytest.mark.parametrize("suffix", [".parquet", ".csv"])
+def test_texts_of_any_kind_of_parquet_are_read(
+    bundle: Path, tmp_path: Path, kind: pa.DataType, suffix: str
+) -> None:
+    given = [*texts(34), None, "who is it " * 9]
+    path, target = tmp_path / "rows.parquet", tmp_path / f"scored{suffix}"
+    parquet.write_table(pa.table({"text": pa.array(given, kind)}), path)
+    assert run(bundle, path, target) == 0
+    assert [row["text"] or None for row in content(target)] == given
+    if suffix == ".parquet":
+        assert parquet.read_schema(target).field("text").type == kind
+
+
 def test_bytes_in_a_parquet_file_that_are_no_text_are_named_by_row(
     bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
