@@ -10,7 +10,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -69,7 +68,7 @@ def finish(target: Path, identity: Mapping[str, Any]) -> bool:
         Whether it is so; if not, or if they are of another identity, nothing is removed.
 
     Raises:
-        ExportError: Another process writes the output, or what the folder says is damaged.
+        ExportError: Another process writes the output.
     """
     folder = folder_of(target)
     if not ((folder / _RUN).exists() and target.exists()):
@@ -134,9 +133,12 @@ def _held(folder: Path, target: Path) -> Iterator[None]:
 
 
 def _known(folder: Path) -> dict[str, Any]:
-    """Return what the folder says of its run."""
-    known: dict[str, Any] = json.loads((folder / _RUN).read_bytes())
-    return known
+    """Return what the folder says of its run; nothing if that is damaged."""
+    try:
+        known = json.loads((folder / _RUN).read_bytes())
+    except (ValueError, RecursionError):
+        known = None
+    return known if isinstance(known, dict) else {}
 
 
 def _take_up(folder: Path, identity: Mapping[str, Any], overwrite: bool) -> None:
@@ -146,6 +148,11 @@ def _take_up(folder: Path, identity: Mapping[str, Any], overwrite: bool) -> None
         differ = [name for name in identity if known.get(name) != identity[name]]
         if not differ:
             return
+        if not (known or overwrite):
+            raise ExportError(
+                f"{run} is damaged: nobody knows which run its parts are of. Begin anew with "
+                "--overwrite."
+            )
         if not overwrite:
             raise ExportError(
                 f"{folder} holds parts of a run with another {' and another '.join(differ)}. "
@@ -235,18 +242,10 @@ def _cell(value: Any) -> str:
 
 
 def _json_text(value: Any) -> str:
-    try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False, default=str)
-    except ValueError:
-        return json.dumps(_finite(value), ensure_ascii=False, default=str)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _finite(each) for name, each in value.items()}
-    if isinstance(value, list):
-        return [_finite(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    if "NaN" in text or "Infinity" in text:  # not of JSON; a text may say so, too
+        text = json.dumps(json.loads(text, parse_constant=lambda _: None), ensure_ascii=False)
+    return text
 
 
 def _parquet(

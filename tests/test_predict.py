@@ -168,6 +168,36 @@ def test_fields_of_json_lines_may_differ(bundle: Path, tmp_path: Path) -> None:
     assert found.column("n").to_pylist() == [1.0, 2.5]
 
 
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_what_json_does_not_know_is_null_however_deep(
+    bundle: Path, tmp_path: Path, suffix: str
+) -> None:
+    path, target = tmp_path / "rows.jsonl", tmp_path / f"scored{suffix}"
+    line = '{{"text": "NaN is it", "x": {}[-Infinity, "NaN", {{"a": NaN}}, 1e999]{}}}\n'
+    path.write_text(line.format("[" * 600, "]" * 600))
+    assert run(bundle, path, target) == 0
+    (row,) = content(target)
+    assert row["text"] == "NaN is it"
+    deep = row["x"] if suffix == ".jsonl" else json.loads(row["x"])
+    for _ in range(600):
+        (deep,) = deep
+    assert deep == [None, "NaN", {"a": None}, None]
+
+
+def test_a_value_that_is_nested_too_deeply_is_one_line(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """About where Python can read it no more, there is an answer or a message."""
+    path, target = tmp_path / "rows.jsonl", tmp_path / "scored.jsonl"
+    for depth in range(960, 1000, 3):
+        path.write_text(f'{{"text": "who", "x": {"[" * depth}NaN{"]" * depth}}}\n')
+        status = run(bundle, path, target, "--overwrite")
+        said = capsys.readouterr().err
+        assert (status == 0) == ("1 rows scored" in said)
+        assert (status == 3) == ("is not JSON" in said)
+        assert said.count("\n") == 1
+
+
 def test_columns_of_a_parquet_file_keep_their_types(bundle: Path, tmp_path: Path) -> None:
     given = pa.table(
         {
@@ -532,6 +562,18 @@ def test_overwriting_goes_on_with_its_own_parts(
     assert run(bundle, cut_off, tmp_path / "scored.csv", "--overwrite", "--threads", "2") == 0
     assert "20 were scored before" in capsys.readouterr().err
     assert len(content(tmp_path / "scored.csv")) == 34
+
+
+@pytest.mark.parametrize("raw", [b"", b'{"bundle": "4', b"\xff\xfe", b"[]"])
+def test_a_damaged_name_of_a_run_is_told_and_overwritten(
+    bundle: Path, cut_off: Path, tmp_path: Path, raw: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "scored.csv.partial" / "run.json").write_bytes(raw)
+    assert run(bundle, cut_off, tmp_path / "scored.csv") == 3
+    assert "run.json is damaged" in (said := capsys.readouterr().err)
+    assert said.count("\n") == 1
+    assert run(bundle, cut_off, tmp_path / "scored.csv", "--overwrite") == 0
+    assert "34 rows scored" in capsys.readouterr().err
 
 
 def test_windows_of_other_sizes_are_not_mistaken_for_each_other(
