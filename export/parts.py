@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from export.errors import ExportError
 from export.rows import DELIMITERS, JSON, Row, Window, stamp_of, suffix_of
@@ -80,13 +80,21 @@ def finish(target: Path, identity: Mapping[str, Any]) -> bool:
     return done
 
 
+@contextmanager
+def named(name: str) -> Iterator[None]:
+    """Have errors of what is written say its name: that a disk is full comes without one."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or name
+        raise
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file that is there as a whole or not at all, whatever ends the process."""
     new = path.with_name(f"new-{path.name}")
-    with new.open("wb") as file:
+    with _written(new) as file:
         file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
     new.replace(path)
 
 
@@ -100,7 +108,7 @@ def join(parts: Sequence[Path], columns: Sequence[str], target: Path) -> None:
     """
     folder, suffix = parts[0].parent, suffix_of(target)
     whole = folder / "joined"
-    with whole.open("wb") as file:
+    with _written(whole) as file:
         if suffix == ".parquet":
             _join_parquet(parts, file)
         else:
@@ -108,11 +116,18 @@ def join(parts: Sequence[Path], columns: Sequence[str], target: Path) -> None:
             for each in parts:
                 with each.open("rb") as lines:
                     shutil.copyfileobj(lines, file)
-        file.flush()
-        os.fsync(file.fileno())
     write_whole(folder / _RUN, json.dumps(_known(folder) | {_WHOLE: stamp_of(whole)}).encode())
     whole.replace(target)
     _remove(folder)
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file that is on the disk afterwards."""
+    with named(str(path)), path.open("wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
 
 
 @contextmanager

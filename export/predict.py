@@ -231,8 +231,10 @@ def stream(scorer: Scorer, windows: Iterable[rows.Window]) -> Tally:
                     rows.check_texts(scorer.asked, names, "The input")
             texts = scorer.texts(window)
             answers = scorer.answer(texts, bar.update)
-            sys.stdout.buffer.write(parts.encode(window, answers, {}, ".jsonl"))
-            sys.stdout.buffer.flush()
+            lines = parts.encode(window, answers, {}, ".jsonl")
+            with parts.named("standard output"):
+                sys.stdout.buffer.write(lines)
+                sys.stdout.buffer.flush()
             tally.add(texts)
     return tally
 

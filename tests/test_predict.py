@@ -604,25 +604,31 @@ def test_a_folder_of_somebody_else_is_left_alone(
     assert (tmp_path / "scored.csv.partial" / "thesis.txt").read_text() == "mine"
 
 
-def test_a_full_disk_is_one_line_and_the_parts_stay(
-    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+@pytest.mark.parametrize(
+    ("place", "told", "kept"),
+    [(3, "new-part-000000000020-10", 20), (5, "joined", 34), (6, "new-run.json", 34)],
+)
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_full_disk_is_one_line_that_names_the_file_and_the_parts_stay(
+    bundle: Path, tmp_path: Path, suffix: str, place: int, told: str, kept: int,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    path = table(tmp_path / "rows.csv", numbered(34))
-    written = iter(range(3))
+    path, target = table(tmp_path / "rows.csv", numbered(34)), tmp_path / f"scored{suffix}"
+    written = iter(range(place))
 
     def fsync(_: int) -> None:
         if next(written, None) is None:
             raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(parts.os, "fsync", fsync)
-    assert run(bundle, path, tmp_path / "scored.csv") == 3
-    assert "No space left on device" in (said := capsys.readouterr().err)
+    assert run(bundle, path, target) == 3
+    said = capsys.readouterr().err
+    assert f"{told} cannot be read or written: No space left on device" in said
     assert said.count("\n") == 1
     monkeypatch.undo()
     monkeypatch.setattr(rows, "WINDOW_ROWS", 10)
-    assert run(bundle, path, tmp_path / "scored.csv") == 0
-    assert "20 were scored before" in capsys.readouterr().err
+    assert run(bundle, path, target) == 0
+    assert f"{kept} were scored before" in capsys.readouterr().err
 
 
 def test_an_input_that_changes_under_way_is_refused(
@@ -789,6 +795,20 @@ def test_a_reader_that_leaves_early_is_no_trouble(bundle: Path, tmp_path: Path) 
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait(30) == 0
+
+
+def test_an_output_that_takes_no_more_is_named(bundle: Path, tmp_path: Path) -> None:
+    path = table(tmp_path / "rows.jsonl", numbered(3))
+    command = [sys.executable, "-m", "export.predict", bundle, "--input", path, "--output", "-"]
+    if not Path("/dev/full").exists():
+        pytest.skip("there is no /dev/full")
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            command, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=full,
+            stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr.count("\n")) == (3, 1)
+    assert "standard output cannot be read or written: No space left" in done.stderr
 
 
 # --- What is refused --------------------------------------------------------------------------
