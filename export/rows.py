@@ -81,8 +81,14 @@ def look_through(path: Path, *texts: str) -> Source:
         texts: Columns that have to be there and hold texts: the first, and the second of pairs.
 
     Raises:
-        ExportError: The file is missing, of an unknown kind, broken, or without such a column.
+        ExportError: The file is missing, a pipe, of an unknown kind, broken, or without such a
+            column.
     """
+    if path.is_fifo():
+        raise ExportError(
+            f"{path} is a pipe, and a table is read twice. Write it to a file first; or send JSON "
+            "lines to standard input: --input - --output -."
+        )
     suffix = suffix_of(path)
     if not path.is_file():
         raise ExportError(f"There is no file {path}. Check the path.")

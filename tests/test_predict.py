@@ -921,6 +921,18 @@ def test_files_that_do_not_go_together_are_refused(
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("name", ["rows.csv", "63"])
+@pytest.mark.parametrize("target", ["scored.csv", "-"])
+def test_a_named_pipe_is_no_table(
+    bundle: Path, tmp_path: Path, name: str, target: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.mkfifo(path := tmp_path / name)
+    assert run(bundle, path, "-" if target == "-" else tmp_path / target) == 3
+    assert f"{path} is a pipe, and a table is read twice" in (said := capsys.readouterr().err)
+    assert "--input - --output -" in said
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_a_folder_that_is_no_bundle_and_a_bundle_that_has_changed(
     bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
