@@ -24,6 +24,7 @@ from export.rows import DELIMITERS, JSON, Row, Window, stamp_of, suffix_of
 _LOCK, _RUN = "lock", "run.json"
 #: What the run also says once the output is whole: its size and time, which renaming keeps.
 _WHOLE = "output"
+#: Of a line, as csv.writer is told; see `_Lines`.
 _ENDING = "\r\n"
 
 
