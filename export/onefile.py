@@ -8,6 +8,7 @@ onnxruntime-extensions (the extra ``onefile``); the tokenizer is `export.graph_t
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -51,6 +52,8 @@ class Difference(NamedTuple):
 def write(model: edge.Model, target: Path, texts: Sequence[str] = ()) -> int:
     """Write a bundle as one ONNX file with its tokenizer inside, if that is shown to be equal.
 
+    It takes a while, and says so on standard error.
+
     Args:
         model: The bundle.
         target: The new folder; it gets ``model.onnx``, ``requirements.txt`` and ``README.md``.
@@ -69,6 +72,11 @@ def write(model: edge.Model, target: Path, texts: Sequence[str] = ()) -> int:
     import onnx
 
     tokenizer = _tokenizer(model)
+    print(
+        "asking the tokenizer what it makes of each of a million characters: seconds, or minutes "
+        "where the machine is slow",
+        file=sys.stderr,
+    )
     nodes = Nodes("text/")
     add_tokenizer(nodes, tokenizer, model.manifest["processing"], TEXT)
     compared = _texts(model, tokenizer, texts)

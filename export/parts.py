@@ -10,19 +10,27 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from export.errors import ExportError
-from export.rows import DELIMITERS, JSON, Row, Window, suffix_of
+from export.rows import DELIMITERS, JSON, Row, Window, stamp_of, suffix_of
 
 #: In the folder besides the parts: held by the process that writes, and which run it is.
 _LOCK, _RUN = "lock", "run.json"
+#: What the run also says once the output is whole: its size and time, which renaming keeps.
+_WHOLE = "output"
+#: Of a line, as csv.writer is told; see `_Lines`.
+_ENDING = "\r\n"
+
+
+def folder_of(target: Path) -> Path:
+    """Return where the parts of an output are kept."""
+    return target.with_name(f"{target.name}.partial")
 
 
 @contextmanager
@@ -41,33 +49,53 @@ def partial(target: Path, identity: Mapping[str, Any], overwrite: bool) -> Itera
         ExportError: Another process writes the output, there are parts of another identity, or the
             folder holds something else, or there is no place for it.
     """
-    from filelock import FileLock, Timeout
-
-    folder = target.with_name(f"{target.name}.partial")
+    folder = folder_of(target)
     if not target.absolute().parent.is_dir():
         raise ExportError(f"There is no folder {target.absolute().parent}. Make it first.")
     folder.mkdir(exist_ok=True)
-    lock = FileLock(folder / _LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise ExportError(
-            f"Another process is writing {target}. Wait for it, or name another output."
-        ) from None
-    try:
+    with _held(folder, target):
         _take_up(folder, identity, overwrite)
         yield folder
-    finally:
-        lock.release()
+
+
+def finish(target: Path, identity: Mapping[str, Any]) -> bool:
+    """Remove the parts beside an output that is whole: their run was ended while it did so.
+
+    Args:
+        target: The output.
+        identity: See `partial`.
+
+    Returns:
+        Whether it is so; if not, or if they are of another identity, nothing is removed.
+
+    Raises:
+        ExportError: Another process writes the output.
+    """
+    folder = folder_of(target)
+    if not ((folder / _RUN).exists() and target.exists()):
+        return False
+    with _held(folder, target):
+        done = _known(folder) == {**identity, _WHOLE: [*stamp_of(target)]}
+        if done:
+            _remove(folder)
+    return done
+
+
+@contextmanager
+def named(name: str) -> Iterator[None]:
+    """Have errors of what is written say its name: that a disk is full comes without one."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or name
+        raise
 
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file that is there as a whole or not at all, whatever ends the process."""
     new = path.with_name(f"new-{path.name}")
-    with new.open("wb") as file:
+    with _written(new) as file:
         file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
     new.replace(path)
 
 
@@ -81,7 +109,7 @@ def join(parts: Sequence[Path], columns: Sequence[str], target: Path) -> None:
     """
     folder, suffix = parts[0].parent, suffix_of(target)
     whole = folder / "joined"
-    with whole.open("wb") as file:
+    with _written(whole) as file:
         if suffix == ".parquet":
             _join_parquet(parts, file)
         else:
@@ -89,21 +117,58 @@ def join(parts: Sequence[Path], columns: Sequence[str], target: Path) -> None:
             for each in parts:
                 with each.open("rb") as lines:
                     shutil.copyfileobj(lines, file)
+    write_whole(folder / _RUN, json.dumps(_known(folder) | {_WHOLE: stamp_of(whole)}).encode())
+    whole.replace(target)
+    _remove(folder)
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file that is on the disk afterwards."""
+    with named(str(path)), path.open("wb") as file:
+        yield file
         file.flush()
         os.fsync(file.fileno())
-    whole.replace(target)
-    _clear(folder)
-    (folder / _LOCK).unlink()
-    folder.rmdir()
+
+
+@contextmanager
+def _held(folder: Path, target: Path) -> Iterator[None]:
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / _LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ExportError(
+            f"Another process is writing {target}. Wait for it, or name another output."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _known(folder: Path) -> dict[str, Any]:
+    """Return what the folder says of its run; nothing if that is damaged."""
+    try:
+        known = json.loads((folder / _RUN).read_bytes())
+    except (ValueError, RecursionError):
+        known = None
+    return known if isinstance(known, dict) else {}
 
 
 def _take_up(folder: Path, identity: Mapping[str, Any], overwrite: bool) -> None:
     run = folder / _RUN
     if run.exists():
-        known = json.loads(run.read_bytes())
+        known = _known(folder)
         differ = [name for name in identity if known.get(name) != identity[name]]
         if not differ:
             return
+        if not (known or overwrite):
+            raise ExportError(
+                f"{run} is damaged: nobody knows which run its parts are of. Begin anew with "
+                "--overwrite."
+            )
         if not overwrite:
             raise ExportError(
                 f"{folder} holds parts of a run with another {' and another '.join(differ)}. "
@@ -114,14 +179,19 @@ def _take_up(folder: Path, identity: Mapping[str, Any], overwrite: bool) -> None
             f"{folder} holds {strangers[0]}, which is of no unfinished run. Move it away, or name "
             "another output."
         )
-    _clear(folder)
+    _clear(folder, _LOCK)
     write_whole(run, json.dumps(identity).encode())
 
 
-def _clear(folder: Path) -> None:
-    """Remove the parts; whose they were is forgotten last."""
-    for path in sorted(folder.iterdir(), key=lambda path: path.name == _RUN):
-        if path.name != _LOCK and _is_ours(path):
+def _remove(folder: Path) -> None:
+    _clear(folder)
+    folder.rmdir()
+
+
+def _clear(folder: Path, *kept: str) -> None:
+    """Remove the parts and what holds them; whose they were is forgotten last."""
+    for path in sorted(folder.iterdir(), key=lambda path: (path.name in (_LOCK, _RUN), path.name)):
+        if path.name not in kept and _is_ours(path):
             path.unlink()
 
 
@@ -164,9 +234,19 @@ def encode(
     return _delimited(([*map(row.get, kinds), *values] for row, values in pairs), suffix)
 
 
+class _Lines(io.StringIO):
+    """Ends lines with a line feed alone, though their writer ends them with a carriage return, too.
+
+    It quotes only what it ends lines with, and to readers a carriage return ends a line by itself.
+    """
+
+    def write(self, line: str) -> int:
+        return super().write(f"{line.removesuffix(_ENDING)}\n")
+
+
 def _delimited(lines: Iterable[Iterable[Any]], suffix: str) -> bytes:
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, delimiter=DELIMITERS[suffix], lineterminator="\n")
+    text = _Lines(newline="")
+    writer = csv.writer(text, delimiter=DELIMITERS[suffix], lineterminator=_ENDING)
     writer.writerows([_cell(value) for value in line] for line in lines)
     return text.getvalue().encode()
 
@@ -178,18 +258,10 @@ def _cell(value: Any) -> str:
 
 
 def _json_text(value: Any) -> str:
-    try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False, default=str)
-    except ValueError:
-        return json.dumps(_finite(value), ensure_ascii=False, default=str)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _finite(each) for name, each in value.items()}
-    if isinstance(value, list):
-        return [_finite(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    if "NaN" in text or "Infinity" in text:  # not of JSON; a text may say so, too
+        text = json.dumps(json.loads(text, parse_constant=lambda _: None), ensure_ascii=False)
+    return text
 
 
 def _parquet(

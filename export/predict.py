@@ -47,19 +47,21 @@ class Tally:
 
     Attributes:
         rows: Rows that it went through.
-        blank: How many of them have no text.
+        blank: How many of them have no text, or no pair of them.
         kept: How many of them were scored by an earlier run that was cut off.
+        pairs: Are pairs asked for?
     """
 
     rows: int = 0
     blank: int = 0
     kept: int = 0
+    pairs: bool = False
     _start: float = field(default_factory=time.monotonic)
 
     def add(self, texts: Sequence[str | None]) -> None:
         """Count the texts of a window."""
         self.rows += len(texts)
-        self.blank += sum(not _is_given(text) for text in texts)
+        self.blank += sum(not _is_given(text, self.pairs) for text in texts)
 
     def __str__(self) -> str:
         scored = self.rows - self.kept
@@ -68,7 +70,8 @@ class Tally:
         if self.kept:
             told += f"; {self.kept:,} were scored before"
         if self.blank:
-            told += f"; {self.blank:,} have no text and so no label"
+            what = "pair of texts" if self.pairs else "text"
+            told += f"; {self.blank:,} have no {what} and so no label"
         return told
 
 
@@ -84,6 +87,7 @@ class Scorer:
             already, with a tab between them.
 
     Attributes:
+        asked: The columns with texts: one, or the two of pairs.
         columns: The new columns: the label, or a list of labels, then a probability for each label;
             of a model that gives numbers only the value.
 
@@ -97,7 +101,7 @@ class Scorer:
         if pair is not None and not model.pairs:
             raise ExportError("The bundle's model takes single texts: leave out --pair.")
         self.model, self.text, self.prefix, self.batch_size = model, text, prefix, batch_size
-        self.pair = pair
+        self.pair, self.asked = pair, [text] if pair is None else [text, pair]
         numbers = model.problem == "regression"
         shares = [] if numbers else [f"{prefix}probability_{x}" for x in model.labels]
         self.columns = [f"{prefix}value" if numbers else f"{prefix}label", *shares]
@@ -110,7 +114,7 @@ class Scorer:
             return texts
         return [
             edge.PAIR.join(part.replace(edge.PAIR, " ") for part in (first, second))
-            if isinstance(first, str) and isinstance(second, str)
+            if first is not None and second is not None
             else None
             for first, second in zip(texts, rows.texts_of(window, self.pair), strict=True)
         ]
@@ -172,21 +176,15 @@ def predict(scorer: Scorer, source: Path, target: Path, *, overwrite: bool = Fal
     """
     if target.resolve() == source.resolve() or target.is_dir():
         raise ExportError(f"{target} is the input, or a folder. Name another output.")
-    if target.exists() and not overwrite:
-        raise ExportError(f"{target} is there already. Name another output, or add --overwrite.")
     suffix = rows.suffix_of(target)
-    found = rows.look_through(source, scorer.text)
-    scorer.check_names(found.kinds, str(source))
-    _check_pair(scorer, found)
-    identity = {
-        "bundle": scorer.model.manifest["sha256"],
-        "input": found.sha256,
-        "text column": scorer.text,
-        "prefix": scorer.prefix,
-        **({} if scorer.pair is None else {"pair column": scorer.pair}),
-        "batch size": scorer.batch_size,
-    }
-    files, tally = [], Tally()
+    if not parts.folder_of(target).exists():
+        _check_free(target, overwrite)
+    found = look_through(scorer, source)
+    identity = _identity(scorer, found)
+    if parts.finish(target, identity):
+        return Tally(found.rows, kept=found.rows)
+    _check_free(target, overwrite)
+    files, tally = [], Tally(pairs=scorer.model.pairs)
     with parts.partial(target, identity, overwrite) as folder, _progress(found.rows) as bar:
         for window in found.windows():
             texts = scorer.texts(window)
@@ -205,41 +203,60 @@ def predict(scorer: Scorer, source: Path, target: Path, *, overwrite: bool = Fal
     return tally
 
 
+def look_through(scorer: Scorer, source: Path) -> rows.Source:
+    """Read a file once, to find what is wrong in it before any row is scored.
+
+    Raises:
+        ExportError: See `export.rows.look_through`; or it has one of the new columns already.
+    """
+    found = rows.look_through(source, *scorer.asked)
+    scorer.check_names(found.kinds, str(source))
+    return found
+
+
 def stream(scorer: Scorer, windows: Iterable[rows.Window]) -> Tally:
     """Score windows as they come, and write JSON lines to standard output.
 
     Raises:
-        ExportError: The first window has no texts, or a window has one of the new columns already.
+        ExportError: The first window lacks a column with texts, or a window has one of the new
+            columns already.
     """
-    tally = Tally()
+    tally = Tally(pairs=scorer.model.pairs)
     with _progress(None) as bar:
         for window in windows:
             if isinstance(window, list) and window:
                 names = {name: None for row in window for name in row}
                 scorer.check_names(names, "The input")
-                if not tally.rows and scorer.text not in names:
-                    raise ExportError(
-                        f"The input has no field {scorer.text!r}, but {', '.join(names)}. Name the "
-                        "one with the texts: --text FIELD."
-                    )
+                if not tally.rows:
+                    rows.check_texts(scorer.asked, names, "The input")
             texts = scorer.texts(window)
             answers = scorer.answer(texts, bar.update)
-            sys.stdout.buffer.write(parts.encode(window, answers, {}, ".jsonl"))
-            sys.stdout.buffer.flush()
+            lines = parts.encode(window, answers, {}, ".jsonl")
+            with parts.named("standard output"):
+                sys.stdout.buffer.write(lines)
+                sys.stdout.buffer.flush()
             tally.add(texts)
     return tally
 
 
-def _check_pair(scorer: Scorer, source: rows.Source) -> None:
-    if scorer.pair is not None and scorer.pair not in source.kinds:
-        raise ExportError(
-            f"{source.path} has no column {scorer.pair!r}. Its columns are "
-            f"{', '.join(map(repr, source.kinds))}; name the one with the second texts: --pair "
-            "COLUMN."
-        )
+def _check_free(target: Path, overwrite: bool) -> None:
+    if target.exists() and not overwrite:
+        raise ExportError(f"{target} is there already. Name another output, or add --overwrite.")
 
 
-def _is_given(text: str | None, pairs: bool = False) -> TypeGuard[str]:
+def _identity(scorer: Scorer, source: rows.Source) -> dict[str, Any]:
+    """Return what the answers follow from, by the names that messages give it."""
+    return {
+        "bundle": scorer.model.manifest["sha256"],
+        "input": source.sha256,
+        "text column": scorer.text,
+        "prefix": scorer.prefix,
+        **({} if scorer.pair is None else {"pair column": scorer.pair}),
+        "batch size": scorer.batch_size,
+    }
+
+
+def _is_given(text: str | None, pairs: bool) -> TypeGuard[str]:
     return text is not None and not edge.problem_with(text, pairs)
 
 
@@ -297,13 +314,10 @@ def _run(options: argparse.Namespace) -> int:
     scorer = Scorer(model, options.text, options.prefix, options.batch_size, options.pair)
     source = Path(options.input)
     if options.input == _PIPE:
-        lines = rows.json_lines(sys.stdin.buffer, "standard input", options.text)
+        lines = rows.json_lines(sys.stdin.buffer, "standard input", scorer.asked)
         tally = stream(scorer, rows.windows_of(lines))
     elif options.output == _PIPE:
-        found = rows.look_through(source, options.text)
-        scorer.check_names(found.kinds, str(source))
-        _check_pair(scorer, found)
-        tally = stream(scorer, found.windows())
+        tally = stream(scorer, look_through(scorer, source).windows())
     else:
         tally = predict(scorer, source, Path(options.output), overwrite=options.overwrite)
     print(f"{tally}: {options.output}", file=sys.stderr)

@@ -94,6 +94,11 @@ def push(
 
 
 def _checked(url: str, clear: bool) -> SplitResult:
+    if "@" in url:  # before any message repeats it
+        raise ExportError(
+            "The URL has an @, as after a name and a password. They are not sent: leave them "
+            "out. The server takes a token: --token-file FILE."
+        )
     try:
         where = urlsplit(url)
         usable = where.scheme in ("http", "https") and where.hostname and where.port != 0

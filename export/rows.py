@@ -33,6 +33,8 @@ SUFFIXES = (*DELIMITERS, ".jsonl", ".parquet")
 #: What a JSON value becomes in Parquet; whatever else there is becomes its JSON text.
 _KINDS = {str: "string", bool: "bool", int: "int64", float: "double"}
 JSON = "json"
+#: What each of the columns with texts has, and which option of a command names it.
+_ASKED = (("texts", "--text"), ("second texts", "--pair"))
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Source:
 
     Attributes:
         path: The file; its suffix says how it is read.
-        text: The column with the texts.
+        texts: The column with the texts, and that with the second ones, if there are pairs.
         rows: How many there are.
         kinds: Column to what it holds: ``string``, ``bool``, ``int64``, ``double``, or ``json`` for
             anything else and for mixtures. The columns of a Parquet file keep their own types, and
@@ -51,7 +53,7 @@ class Source:
     """
 
     path: Path
-    text: str
+    texts: Sequence[str]
     rows: int
     kinds: Mapping[str, str]
     sha256: str
@@ -66,35 +68,56 @@ class Source:
         if suffix_of(self.path) == ".parquet":
             yield from _parquet_windows(self.path)
         else:
-            yield from windows_of(_read(self.path, self.text))
-        if _stamp(self.path) != self.stamp:
+            yield from windows_of(_read(self.path, self.texts))
+        if stamp_of(self.path) != self.stamp:
             raise ExportError(f"{self.path} has changed while it was read. Run the command again.")
 
 
-def look_through(path: Path, text: str) -> Source:
+def look_through(path: Path, *texts: str) -> Source:
     """Read a table once: are all rows readable, and what is in its columns?
 
     Args:
         path: The file.
-        text: The column that has to be there and hold texts.
+        texts: Columns that have to be there and hold texts: the first, and the second of pairs.
 
     Raises:
-        ExportError: The file is missing, of an unknown kind, broken, or without such a column.
+        ExportError: The file is missing, a pipe, of an unknown kind, broken, or without such a
+            column.
     """
+    if path.is_fifo():
+        raise ExportError(
+            f"{path} is a pipe, and a table is read twice. Write it to a file first; or send JSON "
+            "lines to standard input: --input - --output -."
+        )
     suffix = suffix_of(path)
     if not path.is_file():
         raise ExportError(f"There is no file {path}. Check the path.")
-    stamp = _stamp(path)
+    stamp = stamp_of(path)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     look = _look_parquet if suffix == ".parquet" else _look_lines
-    rows, kinds = look(path, text)
-    if text not in kinds:
-        raise ExportError(
-            f"{path} has no column {text!r}. Its columns are {_listed(kinds)}; name the one with "
-            "the texts: --text COLUMN."
-        )
-    return Source(path, text, rows, kinds, digest, stamp)
+    rows, kinds = look(path, texts)
+    check_texts(texts, kinds, str(path))
+    return Source(path, texts, rows, kinds, digest, stamp)
+
+
+def check_texts(texts: Sequence[str], names: Iterable[str], where: str) -> None:
+    """Refuse a table that lacks a column with texts.
+
+    Args:
+        texts: The column with the texts, and that with the second ones, if there are pairs.
+        names: Those that the table has.
+        where: What to call it.
+
+    Raises:
+        ExportError: It does.
+    """
+    for text, (what, option) in zip(texts, _ASKED, strict=False):
+        if text not in names:
+            raise ExportError(
+                f"{where} has no column {text!r}. Its columns are {_listed(names)}; name the one "
+                f"with the {what}: {option} COLUMN."
+            )
 
 
 def suffix_of(path: Path) -> str:
@@ -169,13 +192,15 @@ def _gathered(pieces: Iterable[tuple[Piece, int, int]]) -> Iterator[list[Piece]]
 # --- Lines: CSV, TSV, JSON lines --------------------------------------------------------------
 
 
-def json_lines(lines: Iterable[bytes], name: str, text: str) -> Iterator[tuple[Row, int]]:
+def json_lines(
+    lines: Iterable[bytes], name: str, texts: Sequence[str]
+) -> Iterator[tuple[Row, int]]:
     """Yield the objects of JSON lines with their size in bytes; blank lines are no rows.
 
     Args:
         lines: UTF-8.
         name: What to call their source in a message.
-        text: The field that has to hold a text, be null or be absent.
+        texts: The fields that have to hold a text, be null or be absent.
 
     Raises:
         ExportError: A line is not such an object.
@@ -195,19 +220,20 @@ def json_lines(lines: Iterable[bytes], name: str, text: str) -> Iterator[tuple[R
             ) from error
         if not isinstance(row, dict):
             raise ExportError(f'{where} is no JSON object, such as {{"text": "Nice!"}}.')
-        if not isinstance(row.get(text), str | None):
-            raise ExportError(
-                f"{where} holds no text in {text!r}, but {json.dumps(row[text])[:40]}. Write a "
-                "string, or null where there is none."
-            )
+        for text in texts:
+            if not isinstance(row.get(text), str | None):
+                raise ExportError(
+                    f"{where} holds no text in {text!r}, but {json.dumps(row[text])[:40]}. Write a "
+                    "string, or null where there is none."
+                )
         yield row, len(line)
 
 
-def _read(path: Path, text: str) -> Iterator[tuple[Row, int]]:
+def _read(path: Path, texts: Sequence[str]) -> Iterator[tuple[Row, int]]:
     """Yield the rows of a file of lines with their size in bytes, about."""
     if suffix_of(path) == ".jsonl":
         with path.open("rb") as file:
-            yield from json_lines(file, str(path), text)
+            yield from json_lines(file, str(path), texts)
         return
     fields = _fields(path)
     names = _header(path, fields)
@@ -271,12 +297,12 @@ def _decoded(line: bytes, number: int, name: str) -> str:
         ) from error
 
 
-def _look_lines(path: Path, text: str) -> tuple[int, dict[str, str]]:
+def _look_lines(path: Path, texts: Sequence[str]) -> tuple[int, dict[str, str]]:
     found: dict[str, set[str]] = {}
     if suffix_of(path) in DELIMITERS:
         found = {name: set() for name in _header(path, _fields(path))}
     rows = 0
-    for row, _ in _read(path, text):
+    for row, _ in _read(path, texts):
         rows += 1
         for name, value in row.items():
             kinds = found.setdefault(name, set())
@@ -301,15 +327,15 @@ def _common(kinds: set[str]) -> str:
 # --- Parquet ----------------------------------------------------------------------------------
 
 
-def _look_parquet(path: Path, text: str) -> tuple[int, dict[str, str]]:
+def _look_parquet(path: Path, texts: Sequence[str]) -> tuple[int, dict[str, str]]:
     import pyarrow as pa
 
     file = _open_parquet(path)
     kinds = dict.fromkeys(_unique(path, file.schema_arrow.names), JSON)
-    if text in kinds:
+    for text in kinds.keys() & texts:
         kind = file.schema_arrow.field(text).type
         kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        if kind not in (pa.string(), pa.large_string(), pa.string_view()):
             raise ExportError(f"The column {text!r} of {path} holds {kind}, not texts (string).")
     return file.metadata.num_rows, kinds
 
@@ -348,7 +374,8 @@ def _batches(path: Path, file: Any) -> Iterator[tuple[Any, int, int]]:
         ) from error
 
 
-def _stamp(path: Path) -> tuple[int, int]:
+def stamp_of(path: Path) -> tuple[int, int]:
+    """Return a file's size in bytes and the time of its last change, in nanoseconds."""
     found = path.stat()
     return found.st_size, found.st_mtime_ns
 

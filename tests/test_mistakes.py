@@ -53,6 +53,25 @@ def test_push(
     assert said in told(capsys, push.main([str(bundle), *words]))
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://me:secret@localhost:1",
+        "https://me:secret@example.com/a",
+        "http://me:secret@localhost:abc",
+        "http://me:sec/ret@[::1",
+        "me:secret@localhost",
+    ],
+)
+def test_push_repeats_no_password(
+    url: str, bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(serve.TOKEN, TOKEN)
+    said = told(capsys, push.main([str(bundle), url]))
+    assert "They are not sent: leave them out" in said
+    assert "sec" not in said
+
+
 def test_serve(tmp_path: Path, bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "models").mkdir()
     assert "No model lies in" in told(capsys, serve.main([str(tmp_path / "models")]))

@@ -140,9 +140,10 @@ def test_other_tokens_are_shown_and_nothing_is_written(
     lines.write_text("the moo\nthe moon\n", encoding="utf-8")
     assert _convert(bundle, out, "--texts", str(lines)) == 3
     said = capsys.readouterr().err.splitlines()
-    assert "get other tokens there, and so other answers" in said[0]
-    assert said[1:3] == ["  'the moon'", "    tokenizer: ['[CLS]', 'the', 'moon', '[SEP]']"]
-    assert said[3].startswith("    graph:     ['[CLS]', 'the', 'moo', '[UNK]', '[SEP]', '[PAD]'")
+    assert "each of a million characters: seconds, or minutes" in said[0]
+    assert "get other tokens there, and so other answers" in said[1]
+    assert said[2:4] == ["  'the moon'", "    tokenizer: ['[CLS]', 'the', 'moon', '[SEP]']"]
+    assert said[4].startswith("    graph:     ['[CLS]', 'the', 'moo', '[UNK]', '[SEP]', '[PAD]'")
     assert not out.exists()
 
 

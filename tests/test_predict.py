@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 import pyarrow as pa
 import pytest
 from filelock import FileLock
 from pyarrow import parquet
-from tiny_bundle import LABELS, MAX_LENGTH, make_bundle
+from tiny_bundle import LABELS, MAX_LENGTH, make_bundle, make_tokenizer
+from tokenizers import processors
 
 from export import edge, parts, predict, rows
 
@@ -123,6 +125,19 @@ def test_values_of_a_csv_file_stay_as_they_were_written(bundle: Path, tmp_path: 
     assert content(tmp_path / "scored.jsonl")[1]["column 3"] is None
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".tsv"])
+def test_a_lone_carriage_return_ends_no_row(bundle: Path, tmp_path: Path, suffix: str) -> None:
+    given = [{"a\rb": "1", "text": "how far\ris it"}, {"a\rb": "\r", "text": "who\r\nwas\nit\r\n"}]
+    path, once, twice = (tmp_path / f"{name}{suffix}" for name in ("rows", "once", "twice"))
+    assert run(bundle, table(path, given), once) == 0
+    assert run(bundle, once, twice, "--prefix", "p_") == 0
+    frame = pandas.read_csv(twice, sep=rows.DELIMITERS[suffix], dtype=str)
+    for scored in (content(once), content(twice), frame.to_dict("records")):
+        assert [{name: row[name] for name in given[0]} for row in scored] == given
+    assert once.read_bytes().endswith(b"\n")
+    assert not once.read_bytes().endswith(b"\r\n")
+
+
 MIXED = [
     {"text": "who", "n": 1, "whole": 3, "mix": 1, "deep": {"a": [1]}, "on": True, "big": 2**70},
     {"n": 2.5, "whole": None, "mix": "x", "none": None, "text": "how"},
@@ -151,6 +166,36 @@ def test_fields_of_json_lines_may_differ(bundle: Path, tmp_path: Path) -> None:
     ]  # fmt: skip
     assert found.column("mix").to_pylist() == ["1", '"x"']
     assert found.column("n").to_pylist() == [1.0, 2.5]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_what_json_does_not_know_is_null_however_deep(
+    bundle: Path, tmp_path: Path, suffix: str
+) -> None:
+    path, target = tmp_path / "rows.jsonl", tmp_path / f"scored{suffix}"
+    line = '{{"text": "NaN is it", "x": {}[-Infinity, "NaN", {{"a": NaN}}, 1e999]{}}}\n'
+    path.write_text(line.format("[" * 600, "]" * 600))
+    assert run(bundle, path, target) == 0
+    (row,) = content(target)
+    assert row["text"] == "NaN is it"
+    deep = row["x"] if suffix == ".jsonl" else json.loads(row["x"])
+    for _ in range(600):
+        (deep,) = deep
+    assert deep == [None, "NaN", {"a": None}, None]
+
+
+def test_a_value_that_is_nested_too_deeply_is_one_line(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """About where Python can read it no more, there is an answer or a message."""
+    path, target = tmp_path / "rows.jsonl", tmp_path / "scored.jsonl"
+    for depth in range(960, 1000, 3):
+        path.write_text(f'{{"text": "who", "x": {"[" * depth}NaN{"]" * depth}}}\n')
+        status = run(bundle, path, target, "--overwrite")
+        said = capsys.readouterr().err
+        assert (status == 0) == ("1 rows scored" in said)
+        assert (status == 3) == ("is not JSON" in said)
+        assert said.count("\n") == 1
 
 
 def test_columns_of_a_parquet_file_keep_their_types(bundle: Path, tmp_path: Path) -> None:
@@ -351,12 +396,12 @@ def same(one: Path, other: Path) -> bool:
 def test_wherever_it_is_killed_nothing_is_lost_or_repeated(
     bundle: Path, tmp_path: Path, suffix: str, kill_at: Callable[[int], None]
 ) -> None:
-    """Writes are the run's name, four parts and the joined file; a kill may come at each."""
+    """A kill may come at each write: its run's name, four parts, the whole file, its stamp."""
     path = table(tmp_path / f"rows{suffix}", numbered(34))
     whole, target = tmp_path / f"whole{suffix}", tmp_path / f"scored{suffix}"
     kill_at(0)
     assert run(bundle, path, whole) == 0
-    for place in range(1, 7):
+    for place in range(1, 8):
         kill_at(place)
         with pytest.raises(Killed):
             run(bundle, path, target)
@@ -367,6 +412,59 @@ def test_wherever_it_is_killed_nothing_is_lost_or_repeated(
         assert same(target, whole)
         assert not (tmp_path / f"scored{suffix}.partial").exists()
         target.unlink()
+
+
+@pytest.mark.parametrize("more", [(), ("--overwrite",)], ids=["new", "overwritten"])
+def test_killed_while_it_removes_its_parts_it_has_finished(
+    bundle: Path, tmp_path: Path, more: tuple[str, ...], monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """What it removes are four parts, the lock and the run's name; a kill may come before each."""
+    path, target = table(tmp_path / "rows.csv", numbered(34)), tmp_path / "scored.csv"
+    assert run(bundle, path, tmp_path / "whole.csv") == 0
+    unlink = Path.unlink
+    for place in range(6):
+        left = iter(range(place))
+
+        def dying(path: Path, *given: Any, left: Any = left) -> None:
+            if next(left, None) is None:
+                raise Killed
+            unlink(path, *given)
+
+        monkeypatch.setattr(Path, "unlink", dying)
+        with pytest.raises(Killed):
+            run(bundle, path, target, *more)
+        monkeypatch.setattr(Path, "unlink", unlink)
+        assert run(bundle, path, target, "--prefix", "p_") == 3  # another run's
+        assert "is there already" in capsys.readouterr().err
+        assert run(bundle, path, target, *more) == 0
+        assert "34 were scored before" in capsys.readouterr().err
+        assert same(target, tmp_path / "whole.csv")
+        assert not (tmp_path / "scored.csv.partial").exists()
+        target.unlink()
+
+
+def test_another_output_beside_whole_parts_is_no_finished_one(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed after its last write, and before the output gets its name."""
+    path, target = table(tmp_path / "rows.csv", numbered(34)), tmp_path / "scored.csv"
+    target.write_text("old")
+    replace = Path.replace
+
+    def dying(path: Path, new: Path) -> Path:
+        if new == target:
+            raise Killed
+        return replace(path, new)
+
+    monkeypatch.setattr(Path, "replace", dying)
+    with pytest.raises(Killed):
+        run(bundle, path, target, "--overwrite")
+    monkeypatch.setattr(Path, "replace", replace)
+    assert run(bundle, path, target) == 3
+    assert target.read_text() == "old"
+    assert run(bundle, path, target, "--overwrite") == 0
+    assert len(content(target)) == 34
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
@@ -466,6 +564,18 @@ def test_overwriting_goes_on_with_its_own_parts(
     assert len(content(tmp_path / "scored.csv")) == 34
 
 
+@pytest.mark.parametrize("raw", [b"", b'{"bundle": "4', b"\xff\xfe", b"[]"])
+def test_a_damaged_name_of_a_run_is_told_and_overwritten(
+    bundle: Path, cut_off: Path, tmp_path: Path, raw: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "scored.csv.partial" / "run.json").write_bytes(raw)
+    assert run(bundle, cut_off, tmp_path / "scored.csv") == 3
+    assert "run.json is damaged" in (said := capsys.readouterr().err)
+    assert said.count("\n") == 1
+    assert run(bundle, cut_off, tmp_path / "scored.csv", "--overwrite") == 0
+    assert "34 rows scored" in capsys.readouterr().err
+
+
 def test_windows_of_other_sizes_are_not_mistaken_for_each_other(
     bundle: Path, cut_off: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -494,25 +604,31 @@ def test_a_folder_of_somebody_else_is_left_alone(
     assert (tmp_path / "scored.csv.partial" / "thesis.txt").read_text() == "mine"
 
 
-def test_a_full_disk_is_one_line_and_the_parts_stay(
-    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+@pytest.mark.parametrize(
+    ("place", "told", "kept"),
+    [(3, "new-part-000000000020-10", 20), (5, "joined", 34), (6, "new-run.json", 34)],
+)
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_full_disk_is_one_line_that_names_the_file_and_the_parts_stay(
+    bundle: Path, tmp_path: Path, suffix: str, place: int, told: str, kept: int,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    path = table(tmp_path / "rows.csv", numbered(34))
-    written = iter(range(3))
+    path, target = table(tmp_path / "rows.csv", numbered(34)), tmp_path / f"scored{suffix}"
+    written = iter(range(place))
 
     def fsync(_: int) -> None:
         if next(written, None) is None:
             raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(parts.os, "fsync", fsync)
-    assert run(bundle, path, tmp_path / "scored.csv") == 3
-    assert "No space left on device" in (said := capsys.readouterr().err)
+    assert run(bundle, path, target) == 3
+    said = capsys.readouterr().err
+    assert f"{told} cannot be read or written: No space left on device" in said
     assert said.count("\n") == 1
     monkeypatch.undo()
     monkeypatch.setattr(rows, "WINDOW_ROWS", 10)
-    assert run(bundle, path, tmp_path / "scored.csv") == 0
-    assert "20 were scored before" in capsys.readouterr().err
+    assert run(bundle, path, target) == 0
+    assert f"{kept} were scored before" in capsys.readouterr().err
 
 
 def test_an_input_that_changes_under_way_is_refused(
@@ -580,7 +696,7 @@ def test_nothing_in_nothing_out(bundle: Path, pipe: Callable[[bytes], Pipe]) -> 
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        (b'{"review": "who"}\n', "no field 'text', but review"),
+        (b'{"review": "who"}\n', "no column 'text'. Its columns are 'review'"),
         (b'{"text": "who", "label": 1}\n', "The input has the column 'label' already"),
         (b'{"text": "who"}\n\n[1]\n', "Line 3 of standard input is no JSON object"),
     ],
@@ -592,6 +708,79 @@ def test_a_wrong_line_of_standard_input_is_named(
     pipe(given)
     assert run(bundle, "-", "-") == 3
     assert told in capsys.readouterr().err
+
+
+@pytest.fixture
+def of_pairs(tmp_path: Path) -> Path:
+    """A bundle that compares two texts."""
+    tokenizer = make_tokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+    )  # fmt: skip
+    processing = {"max_length": MAX_LENGTH, "pad_token_id": 0, "pairs": True}
+    return make_bundle(
+        tmp_path / "bundle", tokenizer=tokenizer, golden_texts=["who\tit", "how\tbig"],
+        processing=processing | {"inputs": ["input_ids", "attention_mask"]},
+    )  # fmt: skip
+
+
+PAIRS = [
+    {"a": "who", "b": "was it"},
+    {"a": "who\tis", "b": "it"},
+    {"a": "how", "b": " "},
+    {"a": None, "b": "big"},
+]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_pairs_are_answered_from_files_and_pipes(
+    of_pairs: Path, tmp_path: Path, suffix: str, pipe: Callable[[bytes], Pipe],
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    path = table(tmp_path / f"rows{suffix}", PAIRS)
+    lines = table(tmp_path / "rows.jsonl", PAIRS).read_bytes()
+    more = ("--text", "a", "--pair", "b")
+    assert run(of_pairs, path, tmp_path / "scored.jsonl", *more) == 0
+    found = [content(tmp_path / "scored.jsonl")]
+    for source in (path, "-"):
+        out = pipe(lines)
+        assert run(of_pairs, source, "-", *more) == 0
+        found.append(answered(out))
+    assert capsys.readouterr().err.count("2 have no pair of texts and so no label") == 3
+    assert [[row["label"] for row in each] for each in found] == [
+        ["person", "person", None, None]
+    ] * 3
+
+
+def test_texts_that_are_no_pairs_are_counted(
+    of_pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [{"text": text} for text in ("who\twas it", "who", "how\t", None)]
+    assert run(of_pairs, table(tmp_path / "rows.csv", given), tmp_path / "scored.csv") == 0
+    assert "3 have no pair of texts" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [("-", "-"), *((source, target) for source in SUFFIXES for target in ("scored.csv", "-"))],
+)
+def test_a_second_text_is_looked_for_as_the_first(
+    of_pairs: Path, tmp_path: Path, source: str, target: str, pipe: Callable[[bytes], Pipe],
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    given = [row | {"n": 7} for row in PAIRS]
+    path = table(tmp_path / f"rows{source.replace('-', '.jsonl')}", given)
+    told = {"typo": "no column 'typo'. Its columns are 'a', 'b', 'n'; name the one with the second"}
+    if source not in rows.DELIMITERS:  # all is text there
+        told["n"] = "holds int64, not texts" if source == ".parquet" else "no text in 'n', but 7"
+    for column, what in told.items():
+        out = pipe(path.read_bytes())
+        output = target if target == "-" else tmp_path / target
+        more = ("--text", "a", "--pair", column)
+        assert run(of_pairs, "-" if source == "-" else path, output, *more) == 3
+        assert what in capsys.readouterr().err
+        assert answered(out) == []
 
 
 def test_a_reader_that_leaves_early_is_no_trouble(bundle: Path, tmp_path: Path) -> None:
@@ -606,6 +795,20 @@ def test_a_reader_that_leaves_early_is_no_trouble(bundle: Path, tmp_path: Path) 
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait(30) == 0
+
+
+def test_an_output_that_takes_no_more_is_named(bundle: Path, tmp_path: Path) -> None:
+    path = table(tmp_path / "rows.jsonl", numbered(3))
+    command = [sys.executable, "-m", "export.predict", bundle, "--input", path, "--output", "-"]
+    if not Path("/dev/full").exists():
+        pytest.skip("there is no /dev/full")
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            command, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=full,
+            stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr.count("\n")) == (3, 1)
+    assert "standard output cannot be read or written: No space left" in done.stderr
 
 
 # --- What is refused --------------------------------------------------------------------------
@@ -652,6 +855,20 @@ def test_a_parquet_column_of_other_things_is_refused(
     parquet.write_table(pa.table({"text": [1, 2]}), tmp_path / "rows.parquet")
     assert run(bundle, tmp_path / "rows.parquet", tmp_path / "scored.csv") == 3
     assert "holds int64, not texts" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", [pa.large_string(), pa.string_view()], ids=str)
+@pytest.mark.parametrize("suffix", [".parquet", ".csv"])
+def test_texts_of_any_kind_of_parquet_are_read(
+    bundle: Path, tmp_path: Path, kind: pa.DataType, suffix: str
+) -> None:
+    given = [*texts(34), None, "who is it " * 9]
+    path, target = tmp_path / "rows.parquet", tmp_path / f"scored{suffix}"
+    parquet.write_table(pa.table({"text": pa.array(given, kind)}), path)
+    assert run(bundle, path, target) == 0
+    assert [row["text"] or None for row in content(target)] == given
+    if suffix == ".parquet":
+        assert parquet.read_schema(target).field("text").type == kind
 
 
 def test_bytes_in_a_parquet_file_that_are_no_text_are_named_by_row(
@@ -701,6 +918,18 @@ def test_files_that_do_not_go_together_are_refused(
     assert "There is no file" in capsys.readouterr().err
     assert run(bundle, "-", tmp_path / "scored.jsonl") == 3
     assert "it needs --output -" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "63"])
+@pytest.mark.parametrize("target", ["scored.csv", "-"])
+def test_a_named_pipe_is_no_table(
+    bundle: Path, tmp_path: Path, name: str, target: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.mkfifo(path := tmp_path / name)
+    assert run(bundle, path, "-" if target == "-" else tmp_path / target) == 3
+    assert f"{path} is a pipe, and a table is read twice" in (said := capsys.readouterr().err)
+    assert "--input - --output -" in said
     assert list(tmp_path.iterdir()) == [path]
 
 
