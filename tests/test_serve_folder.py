@@ -166,10 +166,11 @@ def test_a_folder_that_cannot_be_read_holds_up_no_other(
     models: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     shutil.copytree(bundle, models / "locked" / "1")
+    shutil.copytree(bundle, models / "tiny" / "9")
     listed = Path.iterdir
 
     def iterdir(path: Path) -> Iterator[Path]:  # root may read everything
-        if path.name == "locked":
+        if path.name in ("locked", "9"):
             raise PermissionError(13, "Permission denied", str(path))
         return listed(path)
 
@@ -177,13 +178,19 @@ def test_a_folder_that_cannot_be_read_holds_up_no_other(
     with running(models) as server:
         assert {"model": "locked", "reason": DENIED} in told(caplog, "ERROR")
         assert server.ask("/predict", {"text": "Who?"}).content["model"] == "tiny"
-        assert states(server) == {("tiny", "1"): "READY", ("locked", ""): DENIED}
-        for path in ("load", "push"):
-            reply = server.change(f"locked/{path}", b"" if path == "load" else packed(bundle))
+        found = states(server)
+        refused = found.pop(("tiny", "9"))
+        assert refused.startswith("…/tiny/9 cannot be read or written: Permission denied.")
+        assert found == {("tiny", "1"): "READY", ("locked", ""): DENIED}
+        for path in ("locked/load", "locked/push", "tiny/load"):
+            reply = server.change(path, packed(bundle) if path.endswith("push") else b"")
             assert (reply.status, reply.content["error"]) == (422, DENIED)
         monkeypatch.undo()
         assert server.change("locked/load").status == 200
-        assert states(server) == {("tiny", "1"): "READY", ("locked", "1"): "READY"}
+        assert server.change("tiny/load").content["version"] == "9"
+        assert states(server) | {("tiny", "1"): ""} == {
+            ("tiny", "1"): "", ("tiny", "9"): "READY", ("locked", "1"): "READY",
+        }  # fmt: skip
 
 
 DENIED = "The model's folder cannot be read: Permission denied."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 
@@ -106,6 +107,10 @@ class Connection(HttpToolsProtocol):
         if not self.transport.is_closing():  # then there is nothing more that could be stuck
             self._relax()
 
+    def eof_received(self) -> None:
+        """Let the client take what is left: it asks no more."""
+        self._hurry()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the clocks, and tell what is still answering."""
         self._settle()
@@ -141,8 +146,9 @@ class Connection(HttpToolsProtocol):
             self._stuck = None
 
     def _cut(self) -> None:
-        found = self.transport.get_extra_info("socket")
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+        with suppress(OSError):  # it may be closed already
+            found = self.transport.get_extra_info("socket")
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
         self.transport.abort()
 
     def _end(self, status: HTTPStatus, message: str) -> None:

@@ -315,6 +315,8 @@ class Repository:
         if place:  # a model may name files outside of it, which onnxruntime then names in full
             above = dict.fromkeys([each for each in place.parents if each.name], "…")
             hidden |= {place: f"{name}/{version}"} | above
+        elif self.folder.root:
+            hidden[self.folder.root] = "…"
         told = self._failed[name, version] = reason(error, hidden)
         return told
 
