@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from export import edge
-from export.console import DONE, Parser, add_public_key, count, guarded
+from export.console import DONE, Parser, add_public_key, count, guarded, unusable
 from export.errors import ExportError
 from export.machine import cores
 from export.serving import tls
 from export.serving.limits import Limits, option
 
 if TYPE_CHECKING:
+    from export.serving.folder import ModelFolder
     from export.serving.web import Web
 
 TOKEN = "POTSTILL_TOKEN"
@@ -164,12 +165,25 @@ def build(options: argparse.Namespace) -> Web:
         raise ExportError(
             f'{error.name} is not installed, which serving needs: pip install "potstill[serve]".'
         ) from error
-    if not single and token is None and not folder.entries():
+    if not single and token is not None:
+        _claim(folder)
+    elif not single and not folder.entries():
         raise ExportError(
             f"No model lies in {source}, and without a token none can be pushed. Put a bundle "
             "there as NAME/1, or start with --token-file FILE."
         )
     return server
+
+
+def _claim(folder: ModelFolder) -> None:
+    """Become the server that takes bundles for the folder, or say in the log why not."""
+    try:
+        reason = "" if folder.staging() else "another server takes them, until it stops"
+    except OSError as error:
+        reason = unusable(error)
+    if reason:
+        fields = {"folder": str(folder.root), "reason": reason}
+        _log.warning("no bundles are taken here", extra={"fields": fields})
 
 
 def _seconds(text: str) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import io
 import json
@@ -13,6 +14,7 @@ import signal
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -188,6 +190,17 @@ def test_a_token_that_others_may_read_is_told_in_the_log(
         assert [each.message for each in caplog.records if each.levelname == "WARNING"] == told
 
 
+@pytest.fixture
+def logs_as_before() -> Iterator[None]:
+    yield
+    logging.captureWarnings(False)
+    for name in logs.LOGGERS:
+        logging.getLogger(name).handlers.clear()
+        logging.getLogger(name).propagate = True
+        logging.getLogger(name).setLevel(logging.NOTSET)
+
+
+@pytest.mark.usefixtures("logs_as_before")
 def test_a_line_of_the_log_is_json_whatever_is_in_it() -> None:
     stream = io.StringIO()
     writer = logs.start("info", stream)
@@ -197,12 +210,29 @@ def test_a_line_of_the_log_is_json_whatever_is_in_it() -> None:
             logging.getLogger("potstill.test").info("told", extra={"fields": fields})
     finally:
         writer.close()
-        for name in ("potstill", "uvicorn"):
-            logging.getLogger(name).handlers.clear()
-            logging.getLogger(name).propagate = True
-            logging.getLogger(name).setLevel(logging.NOTSET)
     lines = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert [line["file"] for line in lines] == ["größe 漢 😀", "\udcff", 'a "quoted"\nline']
     assert {(line["event"], line["level"], line["place"]) for line in lines} == {
         ("told", "info", "x")
     }
+
+
+@pytest.mark.usefixtures("logs_as_before")
+def test_what_python_itself_has_to_say_is_json_without_a_text() -> None:
+    stream = io.StringIO()
+    writer = logs.start("warning", stream)
+
+    def fail(_: str) -> None:
+        raise ValueError("secret")
+
+    async def run() -> None:
+        asyncio.get_running_loop().call_soon(fail, "secret")
+        await asyncio.sleep(0)
+
+    asyncio.run(run())
+    warnings.warn("old ways", FutureWarning, stacklevel=1)
+    writer.close()
+    failed, warned = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert (failed["level"], failed["error"]) == ("error", "ValueError")
+    assert "secret" not in json.dumps(failed)
+    assert "FutureWarning: old ways" in warned["event"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -99,6 +100,21 @@ def test_a_narrow_screen_needs_no_scrolling_aside(page: Any) -> None:
     classify(page, "where is the moon")
     page.get_by_role("heading", level=2).wait_for()
     assert page.evaluate("document.documentElement.scrollWidth") <= 320
+
+
+def test_a_page_that_was_open_before_any_model_answered_needs_no_reload(
+    browser: Any, tmp_path: Path
+) -> None:
+    make_bundle(tmp_path / "models" / "late")
+    with running(tmp_path / "models") as server:
+        server.change("late/unload")
+        page = browser.new_page()
+        page.goto(server.url)
+        page.get_by_text("No model answers yet.").wait_for()
+        server.change("late/load")
+        classify(page, "where is the moon")
+        page.get_by_role("heading", name=LABELS[0]).wait_for()
+        page.close()
 
 
 def test_the_docs_open_without_another_server(browser: Any, server: Address) -> None:

@@ -440,5 +440,7 @@ def test_one_bundle_is_served_as_it_is_and_never_changes(packed: Path, tmp_path:
         assert server.ask("/predict", {"text": "who"}).content["model"] == "mine"
         assert upload(server, packed / "1")[0] == 409
         assert server.change("mine/load").status == 409
+        assert server.change("mine/unload").status == 409  # it could not be loaded again
+        assert server.ask("/predict", {"text": "who"}).status == 200
     with pytest.raises(edge.BundleError, match="has changed"), running(damaged(bundle)):
         pass

@@ -46,8 +46,8 @@ class Server:
     ) -> None:
         self.repository, self.limits, self.metrics = repository, limits, metrics
         self._token = token
-        root = repository.folder.root
-        self.uploads = Uploads(root, limits) if root else None
+        folder = repository.folder
+        self.uploads = Uploads(folder, limits) if folder.root else None
         #: Whether the process is about to stop; who runs it says so.
         self.halting: Callable[[], bool] = lambda: False
         metrics.watch(repository)

@@ -10,9 +10,11 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+
+from filelock import FileLock, Timeout
 
 from export import edge
 from export.console import unusable
@@ -24,14 +26,10 @@ NAME = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 VERSION = re.compile("[1-9][0-9]{0,8}")
 #: Where uploads are put together: no name of a model begins with a dot.
 INCOMING = ".incoming"
+#: Held by the one server that puts bundles into the folder.
+_LOCK = ".lock"
 #: In a model's folder: the version that answers by default, or `NONE`.
 CURRENT, NONE = ".current", "none"
-#: Entries of a bundle's session that name files or load providers' own: nothing that is pushed may.
-_FORBIDDEN_ENTRY = re.compile(r"file|path|folder|^ep\.")
-#: All go through the model at once; a bundle has a few of each label.
-_GOLDEN_TEXTS = 256
-#: Temperatures and offsets beyond this are no decision of any model.
-_FARTHEST = 1000.0
 
 
 class ModelFolder:
@@ -43,26 +41,63 @@ class ModelFolder:
 
     def __init__(self, root: Path | None) -> None:
         self.root = root.resolve() if root else None
+        # Whoever asks next may be another thread.
+        self._lock = FileLock(self.root / _LOCK, thread_local=False) if self.root else None
 
-    def clean(self) -> None:
-        """Remove what an upload that was killed has left."""
-        if self.root:
-            shutil.rmtree(self.root / INCOMING, ignore_errors=True)
+    def staging(self) -> Path | None:
+        """Become the one server that puts bundles here, and remove what a killed upload has left.
 
-    def entries(self) -> list[tuple[str, str]]:
-        """List the names and versions that lie here, sound or not."""
-        return [(name, version) for name, all_ in self._models() for version in all_]
+        Returns:
+            Where to make a folder to put them together; None if another process does.
 
-    def _models(self) -> Iterator[tuple[str, list[str]]]:
-        for home in sorted(self.root.iterdir()) if self.root else []:
-            if NAME.fullmatch(home.name) and _is_folder(home):
-                if (home / edge.MANIFEST_FILE).exists():
-                    yield home.name, ["1"]
-                else:
-                    yield (
-                        home.name,
-                        [each.name for each in home.iterdir() if VERSION.fullmatch(each.name)],
-                    )
+        Raises:
+            OSError: The folder cannot be written.
+        """
+        if self.root is None or self._lock is None:
+            return None
+        staging = self.root / INCOMING
+        if not self._lock.is_locked:
+            try:
+                self._lock.acquire(timeout=0)
+            except Timeout:
+                return None
+            shutil.rmtree(staging, ignore_errors=True)
+        return staging
+
+    def leave(self) -> None:
+        """Let another server put bundles here."""
+        if self._lock:
+            self._lock.release()
+
+    def entries(self) -> dict[tuple[str, str], str]:
+        """Return the names and versions that lie here, sound or not.
+
+        Returns:
+            For each why it cannot be read, empty if nothing is known. A model whose folder cannot
+            be listed has an empty version.
+        """
+        found: dict[tuple[str, str], str] = {}
+        for home in self._homes():
+            if NAME.fullmatch(home.name):
+                try:
+                    found |= dict.fromkeys([(home.name, each) for each in _versions(home)], "")
+                except OSError as error:
+                    found[home.name, ""] = unreadable(error)
+        return found
+
+    def skipped(self) -> Iterator[tuple[str, str]]:
+        """Go through what can be no model or version and is not hidden: where it is, and why."""
+        for home in self._homes():
+            with suppress(OSError):  # which `entries` tells
+                if reason := _misplaced(home, NAME):
+                    yield home.name, reason
+                elif not (home / edge.MANIFEST_FILE).exists():
+                    for each in _shown(home):
+                        if reason := _misplaced(each, VERSION):
+                            yield f"{home.name}/{each.name}", reason
+
+    def _homes(self) -> list[Path]:
+        return _shown(self.root) if self.root else []
 
     def current(self, name: str) -> str | None:
         """Return the version that answered when the server stopped; `NONE` if it was unloaded.
@@ -70,7 +105,7 @@ class ModelFolder:
         None if nothing usable says so.
         """
         try:
-            noted = (self._home(name) / CURRENT).read_text("ascii").strip()
+            noted = (self.home(name) / CURRENT).read_text("ascii").strip()
         except (OSError, ValueError):
             return None
         return noted if noted == NONE or VERSION.fullmatch(noted) else None
@@ -83,11 +118,17 @@ class ModelFolder:
         Raises:
             OSError: The folder cannot be written.
         """
-        if self.root is None or (self._home(name) / edge.MANIFEST_FILE).exists():
+        if self.root is None or (self.home(name) / edge.MANIFEST_FILE).exists():
             return
-        write_whole(self._home(name) / CURRENT, f"{version or NONE}\n".encode())
+        write_whole(self.home(name) / CURRENT, f"{version or NONE}\n".encode())
 
-    def _home(self, name: str) -> Path:
+    def home(self, name: str) -> Path:
+        """Return a model's folder.
+
+        Raises:
+            RefusedError: There is one bundle and no folder to change (409), or the name is wrong
+                (400).
+        """
         if self.root is None:
             raise RefusedError(409, "This server has one bundle and no model folder to change.")
         return self.root / valid(NAME, name)
@@ -97,9 +138,9 @@ class ModelFolder:
 
         Raises:
             RefusedError: There is none (404), or its name is wrong (400).
+            OSError: The model's folder cannot be read.
         """
-        self._home(name)
-        number = version or max(dict(self._models()).get(name, []), key=int, default="1")
+        number = version or max(_versions(self.home(name)), key=int, default="1")
         place = self.place(name, valid(VERSION, number))
         if not place.is_dir():
             raise RefusedError(404, "This model or version is not in the model folder.")
@@ -110,14 +151,20 @@ class ModelFolder:
 
         Raises:
             RefusedError: Something is there already (409), or its name is wrong (400).
+            OSError: The model's folder cannot be read.
         """
-        home = self._home(name)
+        home = self.home(name)
         if home.is_symlink() or (home / edge.MANIFEST_FILE).exists():
             raise RefusedError(
                 409, "The model's folder is a link or a bundle itself: move it to NAME/1."
             )
-        taken = dict(self._models()).get(name, [])
-        number = valid(VERSION, version or str(1 + max(map(int, taken), default=0)))
+        taken = [int(each.name) for each in _numbered(home)]
+        number = version or str(1 + max(taken, default=0))
+        if not version and not VERSION.fullmatch(number):
+            raise RefusedError(
+                409, f"Version {max(taken)} is there, and none is higher: push with --version N."
+            )
+        valid(VERSION, number)
         if (home / number).exists():
             raise RefusedError(409, f"Version {number} is there already: push another number.")
         return number, home / number
@@ -136,8 +183,8 @@ class ModelFolder:
         Raises:
             OSError: The folder cannot be written.
         """
-        home = self._home(name)
-        listed = sorted(dict(self._models()).get(name, []), key=int)
+        home = self.home(name)
+        listed = sorted(_versions(home), key=int)
         found = [each for each in listed if _is_folder(home / each)]  # nobody has pushed a link
         spare = [each for each in found if each not in answer]
         gone = spare[: max(0, len(found) - retain)]
@@ -154,8 +201,9 @@ class ModelFolder:
 
         Raises:
             RefusedError: Something of it is a link, which may lead out of the model folder.
+            OSError: It cannot be read.
         """
-        home = self._home(name)
+        home = self.home(name)
         place = home if (home / edge.MANIFEST_FILE).exists() and version == "1" else home / version
         inside = place.iterdir() if place.is_dir() else ()
         for each in (home, place, *inside):
@@ -166,51 +214,6 @@ class ModelFolder:
         return place
 
 
-def check_manifest(manifest: Mapping[str, Any]) -> None:
-    """Refuse a bundle.json that would have unchecked files read, or lets onnxruntime open others.
-
-    Raises:
-        BundleError: It does.
-    """
-    labels, files = manifest["labels"], manifest["files"]
-    if not all(isinstance(label, str) for label in labels) or len(set(labels)) < len(labels):
-        raise edge.BundleError("bundle.json has labels that are no names, or the same twice.")
-    if not 1 <= len(manifest["golden"]["texts"]) <= _GOLDEN_TEXTS:
-        raise edge.BundleError(
-            f"bundle.json has to have 1 to {_GOLDEN_TEXTS} recorded answers to test it with."
-        )
-    if missing := {edge.MODEL_FILE, edge.TOKENIZER_FILE} - files.keys():
-        raise edge.BundleError(f"bundle.json has no sum of {', '.join(sorted(missing))}.")
-    if wrong := sorted(name for name in files if not NAME.fullmatch(name)):
-        raise edge.BundleError(f"bundle.json names the file {wrong[0][:64]!r}; a bundle is flat.")
-    if wrong := sorted(filter(_FORBIDDEN_ENTRY.search, manifest["session"]["config"])):
-        raise edge.BundleError(f"bundle.json sets {wrong[0][:64]!r}, which opens other files.")
-    _check_by_label(manifest, "threshold", labels, 0, 1)
-    _check_by_label(manifest, "offset", labels, -_FARTHEST, _FARTHEST)
-    temperature = manifest.get("temperature", 1.0)
-    if not _is_within(temperature, 1 / _FARTHEST, _FARTHEST):
-        raise edge.BundleError("bundle.json has a temperature that is no usable number.")
-
-
-def _check_by_label(
-    manifest: Mapping[str, Any], what: str, labels: Sequence[str], low: float, high: float
-) -> None:
-    found = manifest.get(f"{what}s", {})
-    if not isinstance(found, dict) or not found.keys() <= set(labels):
-        raise edge.BundleError(f"bundle.json has {what}s that are not of its labels.")
-    for label, number in found.items():
-        if not _is_within(number, low, high):
-            raise edge.BundleError(
-                f"bundle.json has {'an' if what[0] == 'o' else 'a'} {what} of {label[:64]!r} that "
-                f"is no number from {low:g} to {high:g}."
-            )
-
-
-def _is_within(number: Any, low: float, high: float) -> bool:
-    # True is a number to Python, and NaN is in no range.
-    return type(number) in (int, float) and low <= number <= high
-
-
 def valid(pattern: re.Pattern[str], text: str) -> str:
     """Return a name or a version that is one.
 
@@ -218,8 +221,8 @@ def valid(pattern: re.Pattern[str], text: str) -> str:
         RefusedError: It is not (400).
     """
     if not pattern.fullmatch(text):
-        what = "letters, digits, '.', '_' and '-'" if pattern is NAME else "a number from 1 up"
-        raise RefusedError(400, f"A model's {'name' if pattern is NAME else 'version'} is {what}.")
+        what = "name" if pattern is NAME else "version"
+        raise RefusedError(400, f"A model's {what} is {_meant(pattern)}.")
     return text
 
 
@@ -270,6 +273,43 @@ def move(staged: Path, place: Path) -> None:
             _to_disk(folder)
     except OSError as error:
         raise RefusedError(507, f"The bundle cannot be kept: {error.strerror}.") from error
+
+
+def unreadable(error: OSError) -> str:
+    """Say to a client why a model's folder cannot be read, but not where it lies."""
+    return f"The model's folder cannot be read: {error.strerror or 'the disk fails'}."
+
+
+def _shown(folder: Path) -> list[Path]:
+    """List what is not hidden."""
+    return sorted(each for each in folder.iterdir() if not each.name.startswith("."))
+
+
+def _numbered(home: Path) -> list[Path]:
+    """List what is named as a version is, whatever it is."""
+    if not _is_folder(home):
+        return []
+    return [each for each in home.iterdir() if VERSION.fullmatch(each.name)]
+
+
+def _versions(home: Path) -> list[str]:
+    """List the versions of a model, sound or not; none if its folder is a link or not there."""
+    if _is_folder(home) and (home / edge.MANIFEST_FILE).exists():
+        return ["1"]
+    return [each.name for each in _numbered(home) if each.is_dir()]
+
+
+def _misplaced(path: Path, pattern: re.Pattern[str]) -> str:
+    """Say why something is no model, or no version; empty if it may be one."""
+    if not path.is_dir():
+        return "no folder"
+    if pattern is NAME and path.is_symlink():
+        return "a link"
+    return "" if pattern.fullmatch(path.name) else f"its name is not {_meant(pattern)}"
+
+
+def _meant(pattern: re.Pattern[str]) -> str:
+    return "letters, digits, '.', '_' and '-'" if pattern is NAME else "a number from 1 up"
 
 
 def _is_folder(path: Path) -> bool:

@@ -17,7 +17,7 @@ from typing import TextIO
 
 from pydantic_core import to_json
 
-_LOGGERS = ("potstill", "uvicorn")
+LOGGERS = ("potstill", "uvicorn", "asyncio", "py.warnings")
 #: Lines that may wait for a reader who is slow; then the oldest go, rather than memory.
 _WAITING = 10_000
 _SECONDS = 0.2
@@ -31,7 +31,7 @@ class JsonLines(logging.Formatter):
         line = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
-            "event": record.getMessage(),
+            "event": _event(record),
             **getattr(record, "fields", {}),
         }
         if record.exc_info and record.exc_info[0]:
@@ -42,6 +42,13 @@ class JsonLines(logging.Formatter):
             return to_json(line, fallback=str).decode()
         except ValueError:  # a path that is not UTF-8
             return json.dumps(line, default=str)
+
+
+def _event(record: logging.LogRecord) -> str:
+    """Return what happened; of asyncio's messages what comes before values, which may be texts."""
+    if record.name == "asyncio":
+        return record.getMessage().partition("\n")[0].partition("(")[0].strip()
+    return record.getMessage().strip()
 
 
 class Writer(logging.Handler):
@@ -86,14 +93,15 @@ class Writer(logging.Handler):
 
 
 def start(level: str, stream: TextIO | None = None) -> Writer:
-    """Send the server's and uvicorn's logs to a stream; `Writer.close` ends it.
+    """Send the server's, uvicorn's and Python's logs to a stream; `Writer.close` ends it.
 
     Args:
         level: For example ``"info"``, which has a line for each request.
         stream: Standard error if None.
     """
     writer = Writer(stream or sys.stderr)
-    for name in _LOGGERS:
+    logging.captureWarnings(True)
+    for name in LOGGERS:
         logger = logging.getLogger(name)
         logger.handlers = [writer]
         logger.propagate = False

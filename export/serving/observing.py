@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
@@ -18,6 +19,9 @@ from export.serving.metrics import Metrics
 
 #: In log and metrics, of a client who hung up: nobody gets it. nginx has coined it.
 GONE = 499
+_STOPPED = RefusedError(
+    503, "The server is stopping: ask another, or later.", retry_after="5", connection="close"
+)
 _NOTES = "potstill.notes"
 _log = logging.getLogger("potstill.request")
 
@@ -61,7 +65,13 @@ class Observed:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-            await send(message)
+            try:
+                await send(message)
+            except (OSError, RuntimeError) as error:
+                # uvloop's word for a connection that is gone; uvicorn's own complaints have others.
+                if isinstance(error, OSError) or "closed" in str(error):
+                    raise ClientDisconnect from error
+                raise
 
         to = self._posts if scope["method"] == "POST" else self._app
         try:
@@ -70,6 +80,11 @@ class Observed:
             await refused(error)(scope, receive, watched)
         except ClientDisconnect:  # nobody is there to answer, and nothing failed
             status = GONE
+            await asyncio.sleep(0)  # until uvicorn has heard of it, too
+        except asyncio.CancelledError:  # --drain-seconds are over
+            if status:
+                raise
+            await refused(_STOPPED)(scope, receive, watched)
         except Exception:
             _log.exception("failed")
             if not status:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import logging
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from export import edge
 from export.errors import ExportError
 from export.serving.batching import Batcher
-from export.serving.folder import NONE, ModelFolder, chosen_name, model_name, move
+from export.serving.folder import NONE, ModelFolder, chosen_name, model_name, move, unreadable
 from export.serving.limits import Limits, RefusedError
 from export.serving.loading import BROKEN, open_bundle, reason
 from export.serving.metrics import Metrics
@@ -119,7 +121,8 @@ class Repository:
 
     async def index(self) -> list[dict[str, str]]:
         """List every version that answers, lies in the folder, or has failed."""
-        states = dict.fromkeys(await asyncio.to_thread(self.folder.entries), "not loaded")
+        found = await asyncio.to_thread(self.folder.entries)
+        states = {each: reason or "not loaded" for each, reason in found.items()}
         states |= self._failed | {(each.name, each.version): "" for each in self.served()}
         return [
             {
@@ -155,10 +158,14 @@ class Repository:
                 name = model_name(edge.read_manifest(bundle).get("name", ""))
             self._switch(self._serve(chosen_name(name), "1", self._open(bundle)))
         else:
-            self.folder.clean()
+            for place, why in self.folder.skipped():
+                _log.warning("skipped", extra={"fields": {"place": place, "reason": why}})
             versions: dict[str, list[str]] = {}
-            for name, version in self.folder.entries():
-                versions.setdefault(name, []).append(version)
+            for (name, version), why in self.folder.entries().items():
+                if why:
+                    _log.error("model skipped", extra={"fields": {"model": name, "reason": why}})
+                else:
+                    versions.setdefault(name, []).append(version)
             for name, found in versions.items():
                 self._start_model(name, sorted(found, key=int, reverse=True))
 
@@ -193,10 +200,11 @@ class Repository:
             version: None for the highest.
 
         Raises:
-            RefusedError: There is none (404), or it is not sound (422); what answered goes on.
+            RefusedError: There is none (404), or it cannot be read or is not sound (422); what
+                answered goes on.
         """
         async with self._changing:
-            number, place = await asyncio.to_thread(self.folder.find, name, version)
+            number, place = await self._look(self.folder.find, name, version)
             model = await self._tested(name, number, place)
             served = self._switch(self._serve(name, number, model))
             await self._remember(name)
@@ -215,7 +223,7 @@ class Repository:
                 what answered goes on, and the folder is as it was.
         """
         async with self._changing:
-            number, place = await asyncio.to_thread(self.folder.free, name, version)
+            number, place = await self._look(self.folder.free, name, version)
             model = await self._tested(name, number, staged)
             await asyncio.to_thread(move, staged, place)
             model.folder = place
@@ -243,8 +251,10 @@ class Repository:
         """Let a model, or one version of it, answer no more; what it has taken it still answers.
 
         Raises:
-            RefusedError: It does not answer (404).
+            RefusedError: It does not answer (404), or is the one bundle of this server, which could
+                not be loaded again (409).
         """
+        self.folder.home(name)
         self.find(name, version)
         versions = self._serving[name]
         gone = [versions[version]] if version else list(versions.values())
@@ -270,14 +280,23 @@ class Repository:
         self._retire(list(self.served()))
         self._serving = {}
         await asyncio.gather(*self._leaving)
+        self.folder.leave()
+
+    async def _look(
+        self, look: Callable[[str, str | None], tuple[str, Path]], name: str, version: str | None
+    ) -> tuple[str, Path]:
+        try:
+            return await asyncio.to_thread(look, name, version)
+        except OSError as error:
+            fields = {"model": name, "reason": str(error)}
+            _log.error("folder cannot be read", extra={"fields": fields})
+            raise RefusedError(422, unreadable(error)) from error
 
     async def _tested(self, name: str, version: str, place: Path) -> edge.Model:
         seconds = self._limits.load_seconds
         try:
-            async with asyncio.timeout(
-                seconds
-            ):  # its thread may go on; the next bundle need not wait
-                model = await asyncio.to_thread(self._open, place)
+            async with asyncio.timeout(seconds):  # the next bundle need not wait
+                model = await _apart(self._open, place)
         except TimeoutError as error:
             slow = ExportError(f"Its test took more than {seconds:g} s, --load-seconds.")
             told = self._refuse(name, version, place, slow)
@@ -296,6 +315,8 @@ class Repository:
         if place:  # a model may name files outside of it, which onnxruntime then names in full
             above = dict.fromkeys([each for each in place.parents if each.name], "…")
             hidden |= {place: f"{name}/{version}"} | above
+        elif self.folder.root:
+            hidden[self.folder.root] = "…"
         told = self._failed[name, version] = reason(error, hidden)
         return told
 
@@ -332,3 +353,22 @@ class Repository:
         # It may have been loaded again, and then counts on.
         if self._metrics and gone.version not in self._serving.get(gone.name, {}):
             self._metrics.forget(gone.name, gone.version)
+
+
+async def _apart(opening: Callable[[Path], edge.Model], place: Path) -> edge.Model:
+    """Open a bundle in a thread of its own, which nobody has to wait for.
+
+    If it hangs, it takes no thread from others and does not keep the process from ending; whatever
+    comes of it later is dropped, as is an error because its files are gone.
+    """
+    told: concurrent.futures.Future[edge.Model] = concurrent.futures.Future()
+    told.set_running_or_notify_cancel()  # from here on nobody can cancel it
+
+    def call() -> None:
+        try:
+            told.set_result(opening(place))
+        except BaseException as error:  # of any kind: who waits has to hear of it
+            told.set_exception(error)
+
+    threading.Thread(target=call, name="load", daemon=True).start()
+    return await asyncio.wrap_future(told)

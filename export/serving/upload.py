@@ -11,13 +11,13 @@ import shutil
 import tarfile
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 from export import edge
 from export.bundle import SIGNATURE_FILE
-from export.serving.folder import INCOMING, NAME
+from export.serving.folder import NAME, ModelFolder
 from export.serving.limits import Limits, RefusedError
 
 MEDIA_TYPE = "application/x-tar"
@@ -32,11 +32,11 @@ class Uploads:
     """Takes one bundle at a time, so that the disk has to hold one more and no flood of them.
 
     Args:
-        folder: MODELS_DIR.
+        folder: Of the models; one server at a time takes bundles for it.
         limits: ``max_upload_bytes`` and ``upload_seconds`` are read.
     """
 
-    def __init__(self, folder: Path, limits: Limits) -> None:
+    def __init__(self, folder: ModelFolder, limits: Limits) -> None:
         self._folder, self._limits = folder, limits
         self._busy = False
 
@@ -51,31 +51,44 @@ class Uploads:
             The folder with the bundle; what is still there afterwards is removed.
 
         Raises:
-            RefusedError: Another upload is under way (503), it is too large (413), comes too slowly
-                (408), is no archive of a bundle (400), or the disk is full (507).
+            RefusedError: Another upload is under way or another server takes them (503), it is too
+                large (413), comes too slowly (408), is no archive of a bundle (400), or the disk is
+                full (507).
         """
         if self._busy:
             raise RefusedError(
                 503, "Another bundle is being uploaded: wait for it.", retry_after="5"
             )
         self._busy = True
-        staging = self._folder / INCOMING
         try:
-            yield await self._unpacked(chunks, staging)
+            with _kept():
+                work = await asyncio.to_thread(self._work)
+            try:
+                with _kept():
+                    bundle = await self._unpacked(chunks, work)
+                yield bundle
+            finally:
+                await asyncio.to_thread(_remove, work)
         finally:
             self._busy = False
-            await asyncio.to_thread(shutil.rmtree, staging, ignore_errors=True)
 
-    async def _unpacked(self, chunks: AsyncIterator[bytes], staging: Path) -> Path:
-        try:
-            staging.mkdir(exist_ok=True)
-            work = Path(tempfile.mkdtemp(dir=staging))
-            archive, bundle = work / "archive", work / "bundle"
-            await self._write(chunks, archive)
-            await asyncio.to_thread(unpack, archive, bundle, self._limits.max_upload_bytes)
-            archive.unlink()
-        except OSError as error:
-            raise RefusedError(507, f"The upload cannot be kept: {error.strerror}.") from error
+    def _work(self) -> Path:
+        """Make a folder of its own for an upload."""
+        staging = self._folder.staging()
+        if staging is None:
+            raise RefusedError(
+                503,
+                "Another server takes the bundles for this model folder: push to it, or stop it.",
+                retry_after="5",
+            )
+        staging.mkdir(exist_ok=True)
+        return Path(tempfile.mkdtemp(dir=staging))
+
+    async def _unpacked(self, chunks: AsyncIterator[bytes], work: Path) -> Path:
+        archive, bundle = work / "archive", work / "bundle"
+        await self._write(chunks, archive)
+        await asyncio.to_thread(unpack, archive, bundle, self._limits.max_upload_bytes)
+        archive.unlink()
         return bundle
 
     async def _write(self, chunks: AsyncIterator[bytes], archive: Path) -> None:
@@ -97,6 +110,21 @@ class Uploads:
                     408, f"The upload took more than {seconds:g} s.", connection="close"
                 ) from None
             await asyncio.to_thread(file.write, bytes(pending))
+
+
+@contextmanager
+def _kept() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RefusedError(507, f"The upload cannot be kept: {error.strerror}.") from error
+
+
+def _remove(work: Path) -> None:
+    """Remove the folder of one upload, and what uploads lie in once there are no others."""
+    shutil.rmtree(work, ignore_errors=True)
+    with suppress(OSError):
+        work.parent.rmdir()
 
 
 def too_large(limits: Limits) -> RefusedError:

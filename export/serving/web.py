@@ -51,13 +51,13 @@ def web_server(server: Server, options: argparse.Namespace) -> Web:
         make_app(server),
         host=options.host,
         port=options.port,
-        http=with_limits(limits),
+        http=with_limits(limits, server.metrics),
         ws="none",
         log_config=None,
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        limit_concurrency=limits.max_connections,
+        timeout_keep_alive=limits.keep_alive_seconds,  # type: ignore[arg-type]
         timeout_graceful_shutdown=limits.drain_seconds,  # type: ignore[arg-type]
         **tls.settings(options),
     )
