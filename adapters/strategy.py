@@ -77,8 +77,8 @@ class Strategy(BaseModel):
             model: What `prepare` returned, trained, on float weights.
 
         Returns:
-            A plain transformers model with equal logits, in which nothing of the strategy is left.
-            A class with `adds_layers` leaves just these layers.
+            A plain transformers model with equal logits, in which nothing of the strategy is left,
+            be it in the configuration. A class with `adds_layers` leaves just these layers.
         """
         raise NotImplementedError
 

@@ -281,6 +281,26 @@ class LeavesABuffer(Offset):
 
 
 @defect("finishes")
+class LeavesItsConfiguration(Offset):
+    def prepare(self, model: Any) -> Any:
+        model.config.my_method = "offset"
+        return super().prepare(model)
+
+
+@defect("finishes")
+class LeavesItsDropout(Stays):
+    def prepare(self, model: Any) -> Any:
+        model.dropout.p = 0.5
+        return super().prepare(model)
+
+
+@defect("finishes")
+class LeavesATensorAside(Offset):
+    def more(self, layer: Any) -> None:
+        layer.seen = [torch.zeros(1)]
+
+
+@defect("finishes")
 class LeavesAModule(Offset):
     def more(self, layer: Any) -> None:
         layer.helper = nn.Identity()
@@ -479,6 +499,28 @@ def test_the_cause_travels_with_the_fault() -> None:
         check_strategy(TripsInPrepare, architectures=["bert"])
     assert isinstance(caught.value.__cause__, AttributeError)
     assert caught.value.architecture == "bert"
+
+
+def test_all_that_finish_leaves_is_named_at_once() -> None:
+    class LeavesMuch(Offset):
+        """Has several defects."""
+
+        def prepare(self, model: Any) -> Any:
+            model.config.update({"hidden_dropout_prob": 0.7, "my_method": "x"})
+            model.dropout.p = 0.7
+            return super().prepare(model)
+
+        def more(self, layer: Any) -> None:
+            layer.seen = torch.zeros(1)
+
+    with pytest.raises(ConformanceError) as caught:
+        check_strategy(LeavesMuch, architectures=["bert"], checks=["finishes"])
+    assert (
+        "finish() leaves hidden_dropout_prob=0.7, my_method='x' in the model's config; set it "
+        "back, and the dropouts dropout=0.7; set them back, and the tensors "
+        "bert.encoder.layer.0.output.dense.seen, bert.encoder.layer.1.output.dense.seen; remove "
+        "them."
+    ) in str(caught.value)
 
 
 def test_a_check_that_is_not_there_is_refused() -> None:
