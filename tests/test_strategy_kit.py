@@ -146,6 +146,14 @@ class ReplacesTheHead(Offset):
 
 
 @defect("learns")
+class LetsPeftTakeTheHead(Offset):
+    def prepare(self, model: Any) -> Any:
+        from peft import LoraConfig, get_peft_model
+
+        return get_peft_model(model, LoraConfig(task_type="SEQ_CLS"))
+
+
+@defect("learns")
 class ChangesLabels(Offset):
     def prepare(self, model: Any) -> Any:
         model.config.id2label = {0: "a", 1: "b", 2: "c"}
@@ -546,6 +554,26 @@ def test_a_method_of_peft_that_knows_no_such_layers_is_refused() -> None:
             strategies.get("peft"), architectures=["gpt2"], checks=["learns"], method="OFT"
         )
     assert caught.value.check == "fits"
+
+
+@pytest.mark.parametrize(
+    ("architecture", "fields"),
+    [
+        ("bert", {"task_type": "SEQ_CLS"}),
+        ("bert", {"modules_to_save": ["classifier"]}),
+        ("roberta", {"modules_to_save": ["out_proj"]}),
+        ("gpt2", {"modules_to_save": ["score"]}),
+    ],
+)
+def test_the_head_is_not_for_peft_to_save(architecture: str, fields: dict[str, Any]) -> None:
+    with pytest.raises(AdapterError, match="head to Potstill, which trains and saves it"):
+        check_strategy(
+            strategies.get("peft"),
+            architectures=[architecture],
+            checks=["learns"],
+            method="LORA",
+            **fields,
+        )
 
 
 def test_the_command_tells_what_fails(

@@ -60,6 +60,11 @@ class Peft(OverPeft):
             if name not in ("peft_type", "task_type", "inference_mode", "auto_mapping")
         }
         for name in self.model_extra or {}:
+            if name == "task_type":
+                raise ValueError(
+                    "leave task_type out, and the head to Potstill, which trains and saves it in "
+                    "any case"
+                )
             if name not in known:
                 near = difflib.get_close_matches(name, known, n=1)
                 hint = (
