@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from adapters.backbone import head_modules, unwrapped
 from adapters.errors import NeedsFloatWeightsError
+from adapters.faults import explain
 from adapters.files import continue_adapter, load_adapter, save_adapter
 from adapters.strategy import Strategy, call
 from adapters.testing_bench import LABELS, STEPS, TEXTS, Bench, Model, Run, collate
@@ -32,7 +33,8 @@ def constructs(cls: type[Strategy], fields: Mapping[str, Any]) -> Strategy:
         strategy = cls(**fields)
     except ValidationError as error:
         raise FaultError(
-            f"it cannot be made with {dict(fields)}; pass its fields to the kit"
+            f"it cannot be made with the fields {dict(fields)}: {explain(error, cls)}; pass the "
+            "right ones to the kit"
         ) from error
     _refuses(cls, {**fields, "no_such_field_anywhere": 1}, "an unknown field")
     for name, field in cls.model_fields.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
@@ -531,9 +532,43 @@ def test_all_that_finish_leaves_is_named_at_once() -> None:
     ) in str(caught.value)
 
 
-def test_a_check_that_is_not_there_is_refused() -> None:
-    with pytest.raises(AdapterError, match="no checks \\['lerns'\\]"):
-        check_strategy(Offset, checks=["lerns"])
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"checks": ["lerns"]}, "There are no checks ['lerns']; there are learns, reloads"),
+        ({"checks": "learns"}, "checks='learns' is no list; pass checks=['learns']"),
+        ({"architectures": ["brt"]}, "There are no architectures ['brt']; there are bert, roberta"),
+        ({"architectures": "bert"}, "architectures='bert' is no list; pass architectures=['bert']"),
+        ({"device": "gpu"}, "There is no device 'gpu'; there are cpu, cuda."),
+        ({"strt": 1.0}, "made with the fields {'strt': 1.0}: unknown key 'strt': did you mean"),
+    ],
+)
+def test_what_is_not_there_is_refused(asked: dict[str, Any], told: str) -> None:
+    with pytest.raises(AdapterError, match=re.escape(told)):
+        check_strategy(Offset, **asked)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (Offset(start=1.0), "Pass the class and its fields: check_strategy(Offset, start=1.0)."),
+        (Offset(), "Pass the class and its fields: check_strategy(Offset)."),
+        ("lora", "Pass the class and its fields: check_strategy(strategies.get('lora'))."),
+        (None, "None is no strategy's class."),
+    ],
+)
+def test_what_is_no_class_is_refused(given: Any, told: str) -> None:
+    with pytest.raises(AdapterError, match=re.escape(told)):
+        check_strategy(given)
+
+
+def test_a_field_may_have_the_name_of_an_argument() -> None:
+    class Named(Offset):
+        """Keeps the contract."""
+
+        cls: int = 1
+
+    assert check_strategy(Named, architectures=["bert"], checks=[], cls=2) == {}
 
 
 def test_an_architecture_without_biases_is_refused_and_the_command_says_so(
