@@ -45,7 +45,10 @@ class Strategy(BaseModel):
     #: Whether nothing but the head learns, on purpose.
     trains_head_only: ClassVar[bool] = False
     #: Whether `finish` leaves layers in the model that no plain weights can express. They are put
-    #: back by `prepare` whenever the finished model is loaded, and exported inside the graph.
+    #: back by `prepare` whenever the finished model is loaded, or a student that has only some of
+    #: its layers, and exported inside the graph. A student is a copy, and copying goes through
+    #: modules and not into closures: a hook has to reach its layer through its first argument, as
+    #: in ``lambda layer, inputs, output: output + layer.extra(output)``.
     adds_layers: ClassVar[bool] = False
     #: Whether each task of several starts with fresh weights beside what `recall` brings back,
     #: rather than with the last task's weights. The head always goes on.

@@ -77,7 +77,8 @@ def check_strategy(
             architectures fails too.
         AdapterError: What is asked of the kit is not there, such as a check of another name.
     """
-    from adapters.testing_checks import CHECKS, FaultError, constructs
+    from adapters.testing_bench import FaultError
+    from adapters.testing_checks import CHECKS, constructs
 
     if not isinstance(cls, type):
         raise AdapterError(_not_a_class(cls))
@@ -127,8 +128,8 @@ def _has_device(device: str) -> None:
 
 def _check(strategy: Strategy, architecture: str, checks: Sequence[str], device: str) -> str:
     """Make the checks on one architecture; return why the strategy refuses it, if it does."""
-    from adapters.testing_bench import Bench, quiet
-    from adapters.testing_checks import CHECKS, FaultError
+    from adapters.testing_bench import Bench, FaultError, quiet
+    from adapters.testing_checks import CHECKS
 
     cls = type(strategy)
     with tempfile.TemporaryDirectory() as folder, strategies.known(cls), quiet():

@@ -347,6 +347,38 @@ class AddsLayersThatPrepareDoesNotPutBack(Stays):
         return model
 
 
+@defect("copies")
+class ReachesItsLayerByAClosure(Stays):
+    def more(self, layer: Any) -> None:
+        layer.taken.remove()
+        layer.register_forward_hook(lambda _, inputs, output: output + layer.offset)
+
+
+@defect("copies")
+class CutsTheGradientAtTheEnd(Stays):
+    def finish(self, model: Any) -> Any:
+        for layer in ends(model):
+            layer.taken.remove()
+            layer.register_forward_hook(CutsTheGradient.add)
+        return model
+
+
+@defect("copies")
+class CountsOnTwoLayers(Stays):
+    def prepare(self, model: Any) -> Any:
+        assert len(ends(model)) == 2, "There are no two layers."
+        return super().prepare(model)
+
+
+@defect("copies")
+class AddsToTheLastLayerOnly(Stays):
+    def prepare(self, model: Any) -> Any:
+        layer = ends(model)[-1]
+        layer.offset = nn.Parameter(torch.linspace(-1, 1, 32))
+        layer.register_forward_hook(self.add)
+        return model
+
+
 @defect("pads")
 class UsesTheWholeBatch(Stays):
     @staticmethod
@@ -530,6 +562,11 @@ def test_all_that_finish_leaves_is_named_at_once() -> None:
         "bert.encoder.layer.0.output.dense.seen, bert.encoder.layer.1.output.dense.seen; remove "
         "them."
     ) in str(caught.value)
+
+
+def test_a_hook_that_closes_over_its_layer_is_told_how_to_reach_it() -> None:
+    with pytest.raises(ConformanceError, match="not through a closure"):
+        check_strategy(ReachesItsLayerByAClosure, architectures=["bert"], checks=["copies"])
 
 
 @pytest.mark.parametrize(
