@@ -104,14 +104,14 @@ def put_back_layers(model: PreTrainedModel, path: Path, device: str) -> None:
     """
     from safetensors.torch import load_file
 
-    from adapters.strategy import Strategy, strategies
+    from adapters.strategy import Strategy, call, strategies
 
     made_by = getattr(model.config, "potstill_strategy", None)
     if made_by is None:
         return
     fields = {key: value for key, value in made_by.items() if key != "name"}
     strategy: Strategy = strategies.get(made_by["name"]).model_validate(fields)
-    strategy.prepare(model)
+    call(strategy, "prepare", model)
     own = dict(model.named_parameters())
     for file in sorted(path.glob("*.safetensors")):
         for name, tensor in load_file(file).items():

@@ -123,15 +123,18 @@ class Registry(Generic[T]):
 
     @contextmanager
     def known(self, cls: T) -> Iterator[None]:
-        """Let a class that nobody has registered have a name for a while: its own."""
+        """Let a class that nobody has registered have a name for a while: its own, if free."""
         if self.loaded(cls):
             yield
             return
-        self._entries[cls.__qualname__] = cls
+        name = cls.__qualname__
+        while name in self._entries:  # what has that name may be used meanwhile, and stays
+            name += "_"
+        self._entries[name] = cls
         try:
             yield
         finally:
-            del self._entries[cls.__qualname__]
+            del self._entries[name]
 
     def plain(self, instance: Any) -> dict[str, Any]:
         """Return an instance of an entry as plain data, from which `by_name` makes it again.

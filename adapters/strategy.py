@@ -45,7 +45,10 @@ class Strategy(BaseModel):
     #: Whether nothing but the head learns, on purpose.
     trains_head_only: ClassVar[bool] = False
     #: Whether `finish` leaves layers in the model that no plain weights can express. They are put
-    #: back by `prepare` whenever the finished model is loaded, and exported inside the graph.
+    #: back by `prepare` whenever the finished model is loaded, or a student that has only some of
+    #: its layers, and exported inside the graph. A student is a copy, and copying goes through
+    #: modules and not into closures: a hook has to reach its layer through its first argument, as
+    #: in ``lambda layer, inputs, output: output + layer.extra(output)``.
     adds_layers: ClassVar[bool] = False
     #: Whether each task of several starts with fresh weights beside what `recall` brings back,
     #: rather than with the last task's weights. The head always goes on.
@@ -77,8 +80,8 @@ class Strategy(BaseModel):
             model: What `prepare` returned, trained, on float weights.
 
         Returns:
-            A plain transformers model with equal logits, in which nothing of the strategy is left.
-            A class with `adds_layers` leaves just these layers.
+            A plain transformers model with equal logits, in which nothing of the strategy is left,
+            be it in the configuration. A class with `adds_layers` leaves just these layers.
         """
         raise NotImplementedError
 
@@ -182,7 +185,7 @@ def prepare(
 
     Raises:
         AdapterError: The strategy fails, or breaks its contract: it returned something that is not
-            a module, replaced the head, changed the labels, or left nothing to learn.
+            a module, replaced or copied the head, changed the labels, or left nothing to learn.
     """
     from torch import nn
 
@@ -198,12 +201,7 @@ def prepare(
         raise AdapterError(
             f"{who} returned {type(prepared).__name__} from prepare(); it has to return the model."
         )
-    inside = set(map(id, prepared.modules()))
-    if not all(id(module) in inside for module in head):
-        raise AdapterError(
-            f"{who} replaced the model's head in prepare(); leave the head in place, it is trained "
-            "in any case."
-        )
+    _check_head(prepared, head, who)
     _check_labels(prepared, labels, f"{who} changed the labels in prepare()")
     if "default" not in getattr(prepared, "peft_config", {"default": None}):
         raise AdapterError(
@@ -307,6 +305,22 @@ def copy_state(
                 f"{tuple(target.shape)} in the model. Use the recipe that it was trained with."
             )
         target.data.copy_(tensor)
+
+
+def _check_head(prepared: nn.Module, head: Sequence[nn.Module], who: str) -> None:
+    modules = list(prepared.modules())
+    if not set(map(id, head)) <= set(map(id, modules)):
+        raise AdapterError(
+            f"{who} replaced the model's head in prepare(); leave the head in place, it is trained "
+            "in any case."
+        )
+    # Where peft is to save a module it trains a copy of it, and keeps the original one beside it.
+    parts = {id(part) for module in head for part in module.modules()}
+    if any(id(getattr(module, "original_module", None)) in parts for module in modules):
+        raise AdapterError(
+            f"{who} lets peft train a copy of the model's head. Leave the head to Potstill, which "
+            "trains and saves it in any case: no task_type, and no part of it in modules_to_save."
+        )
 
 
 def _check_labels(model: Any, labels: Mapping[int, str], fault: str) -> None:

@@ -19,7 +19,7 @@ import logging
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ from adapters.tiny import ARCHITECTURES
 #: What is tried unless told otherwise: the plainest encoder, one with fused projections and
 #: normalization first, and a decoder.
 USUAL = ("bert", "modernbert", "llama")
+
+DEVICES = ("cpu", "cuda")
 
 
 class ConformanceError(AdapterError, AssertionError):
@@ -49,6 +51,7 @@ class ConformanceError(AdapterError, AssertionError):
 
 def check_strategy(
     cls: type[Strategy],
+    /,
     *,
     architectures: Sequence[str] = USUAL,
     checks: Sequence[str] | None = None,
@@ -58,7 +61,7 @@ def check_strategy(
     """Hold a strategy against its contract.
 
     Args:
-        cls: The class, registered or not.
+        cls: The class, registered or not; by position, so that a field may be called that.
         architectures: On which tiny random models; any of `adapters.tiny.ARCHITECTURES`.
         checks: Which checks; all of `adapters.testing_checks.CHECKS` if left out.
         device: Where the models are, ``"cpu"`` or ``"cuda"``.
@@ -72,13 +75,17 @@ def check_strategy(
         ConformanceError: The first check that fails, with what was found and what to do. Where the
             strategy itself raised something, that is its cause. A strategy that refuses all the
             architectures fails too.
+        AdapterError: What is asked of the kit is not there, such as a check of another name.
     """
-    from adapters.testing_checks import CHECKS, FaultError, constructs
+    from adapters.testing_bench import FaultError
+    from adapters.testing_checks import CHECKS, constructs
 
-    name = cls.__qualname__
-    wanted = list(CHECKS) if checks is None else list(checks)
-    if unknown := set(wanted) - set(CHECKS):
-        raise AdapterError(f"There are no checks {sorted(unknown)}; there are {list(CHECKS)}.")
+    if not isinstance(cls, type):
+        raise AdapterError(_not_a_class(cls))
+    name, wanted = cls.__qualname__, list(CHECKS) if checks is None else checks
+    _are_there("checks", wanted, CHECKS)
+    _are_there("architectures", architectures, ARCHITECTURES)
+    _has_device(device)
     try:
         strategy = constructs(cls, fields)
     except FaultError as fault:
@@ -93,10 +100,36 @@ def check_strategy(
     return {architecture: reason for architecture, reason in told.items() if reason}
 
 
+def _not_a_class(given: Any) -> str:
+    """Say what to pass where something else than a class has come."""
+    if isinstance(given, Strategy):
+        set_ones = ((name, value) for name, value in given if name in given.model_fields_set)
+        shown = "".join(f", {name}={value!r}" for name, value in set_ones)
+        return f"Pass the class and its fields: check_strategy({type(given).__qualname__}{shown})."
+    shown = f": check_strategy(strategies.get({given!r}))" if isinstance(given, str) else ""
+    return f"{given!r} is no strategy's class. Pass the class and its fields{shown}."
+
+
+def _are_there(what: str, wanted: Sequence[str], known: Iterable[str]) -> None:
+    if isinstance(wanted, str):
+        raise AdapterError(f"{what}={wanted!r} is no list; pass {what}=[{wanted!r}].")
+    if unknown := sorted(set(wanted) - set(known)):
+        raise AdapterError(f"There are no {what} {unknown}; there are {', '.join(known)}.")
+
+
+def _has_device(device: str) -> None:
+    from torch import cuda
+
+    if device not in DEVICES:
+        raise AdapterError(f"There is no device {device!r}; there are {', '.join(DEVICES)}.")
+    if device == "cuda" and not cuda.is_available():
+        raise AdapterError("torch finds no device 'cuda' on this machine. Leave it out.")
+
+
 def _check(strategy: Strategy, architecture: str, checks: Sequence[str], device: str) -> str:
     """Make the checks on one architecture; return why the strategy refuses it, if it does."""
-    from adapters.testing_bench import Bench, quiet
-    from adapters.testing_checks import CHECKS, FaultError
+    from adapters.testing_bench import Bench, FaultError, quiet
+    from adapters.testing_checks import CHECKS
 
     cls = type(strategy)
     with tempfile.TemporaryDirectory() as folder, strategies.known(cls), quiet():
@@ -126,7 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", help="registered names (default: all)")
     parser.add_argument("--architectures", nargs="+", default=USUAL, choices=ARCHITECTURES)
     parser.add_argument("--checks", nargs="+", help="names of checks (default: all)")
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="(default: cpu)")
+    parser.add_argument("--device", default="cpu", choices=DEVICES, help="(default: cpu)")
     options = parser.parse_args(arguments)
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it talks while it is imported
     failed = 0

@@ -34,6 +34,23 @@ TEXTS = (
 )
 #: With these a random head alone learns on all architectures, and LoRA does not run away.
 STEPS, RATE = 50, 1.5e-2
+#: How far apart logits may be: after the same operations, and after others that come to the same.
+EXACT, CLOSE = 1e-6, 1e-4
+
+
+class FaultError(Exception):
+    """What a check has found."""
+
+
+def same(found: Tensor, expected: Tensor, tolerance: float, what: str, remedy: str) -> None:
+    """Compare logits.
+
+    Raises:
+        FaultError: They are further apart than the tolerance; the message has the other arguments.
+    """
+    largest = float((found - expected).abs().max())
+    if not largest <= tolerance:
+        raise FaultError(f"{what}: logits differ by {largest:.3g}; {remedy}")
 
 
 @contextmanager

@@ -11,16 +11,24 @@ from torch import Tensor, nn
 
 from adapters.backbone import head_modules, unwrapped
 from adapters.errors import NeedsFloatWeightsError
+from adapters.faults import explain
 from adapters.files import continue_adapter, load_adapter, save_adapter
 from adapters.hooks import memory_after, penalty_of, rows_again
 from adapters.strategy import Strategy
-from adapters.testing_bench import LABELS, STEPS, TEXTS, Bench, Model, Run, collate
-
-_EXACT, _CLOSE = 1e-6, 1e-4
-
-
-class FaultError(Exception):
-    """What a check has found."""
+from adapters.testing_bench import (
+    CLOSE,
+    EXACT,
+    LABELS,
+    STEPS,
+    TEXTS,
+    Bench,
+    FaultError,
+    Model,
+    Run,
+    collate,
+    same,
+)
+from adapters.testing_layers import copies
 
 
 def constructs(cls: type[Strategy], fields: Mapping[str, Any]) -> Strategy:
@@ -33,7 +41,8 @@ def constructs(cls: type[Strategy], fields: Mapping[str, Any]) -> Strategy:
         strategy = cls(**fields)
     except ValidationError as error:
         raise FaultError(
-            f"it cannot be made with {dict(fields)}; pass its fields to the kit"
+            f"it cannot be made with the fields {dict(fields)}: {explain(error, cls)}; pass the "
+            "right ones to the kit"
         ) from error
     _refuses(cls, {**fields, "no_such_field_anywhere": 1}, "an unknown field")
     for name, field in cls.model_fields.items():
@@ -100,10 +109,10 @@ def reloads(bench: Bench) -> None:
     # Another seed for the fresh head: what comes back must come from the file.
     torch.manual_seed(1)
     again = load_adapter(bench.adapter, bench.load(seed=9), bench.strategy, LABELS)
-    _same(
+    same(
         bench.logits(again),
         bench.logits(bench.learnt),
-        _EXACT,
+        EXACT,
         "the adapter after a reload",
         "make everything that matters a parameter or a persistent buffer in prepare(), and draw "
         "what is random from a seed of its own",
@@ -113,20 +122,15 @@ def reloads(bench: Bench) -> None:
 def finishes(bench: Bench) -> None:
     """`finish` gives a plain model with equal logits, and nothing of the strategy is left."""
     expected = bench.logits(bench.learnt)
-    plain, merged = bench.load(), bench.finished()
-    _same(
-        bench.logits(merged), expected, _CLOSE, "the finished model", "fold all of it in finish()"
-    )
-    # What else may be left, `adapters.strategy.finish` refuses at any time.
-    buffers = {name for name, _ in merged.named_buffers()} - {n for n, _ in plain.named_buffers()}
-    if buffers and not bench.strategy.adds_layers:
-        raise FaultError(f"finish() leaves {', '.join(sorted(buffers)[:3])}; remove it")
+    # What is left in it `adapters.strategy.finish` refuses at any time.
+    merged = bench.finished()
+    same(bench.logits(merged), expected, CLOSE, "the finished model", "fold all of it in finish()")
     merged.save_pretrained(bench.folder / "merged")
     again = bench.load(seed=9, path=bench.folder / "merged")
-    _same(
+    same(
         bench.logits(again),
         bench.logits(merged),
-        _EXACT,
+        EXACT,
         "the finished model after a reload",
         "keep to weights that the plain model has",
     )
@@ -136,10 +140,10 @@ def pads(bench: Bench) -> None:
     """A text's logits do not depend on the texts beside it."""
     together = bench.logits(bench.learnt)
     for row in range(len(TEXTS)):
-        _same(
+        same(
             bench.logits(bench.learnt, slice(row, row + 1))[0],
             together[row],
-            _CLOSE,
+            CLOSE,
             "a text alone and in a padded batch",
             "work on each token by itself, or heed the attention mask",
         )
@@ -147,7 +151,7 @@ def pads(bench: Bench) -> None:
 
 def repeats(bench: Bench) -> None:
     """The same seed gives the same weights."""
-    _same(
+    same(
         bench.logits(bench.train(folder="again").model),
         bench.logits(bench.learnt),
         0.0,
@@ -160,7 +164,7 @@ def resumes(bench: Bench) -> None:
     """A training that was stopped and resumed ends where an unbroken one ends."""
     # Some steps after the last checkpoint: these are lost.
     bench.train(folder="broken", stop_after=STEPS // 2)
-    _same(
+    same(
         bench.logits(bench.train(folder="broken").model),
         bench.logits(bench.learnt),
         0.0,
@@ -185,10 +189,10 @@ def works_quantized(bench: Bench) -> None:
     _has_learnt(bench, run)
     save_adapter(bench.folder / "nf4-adapter", run.model, bench.strategy, LABELS)
     again = load_adapter(bench.folder / "nf4-adapter", bench.load("nf4", 9), bench.strategy, LABELS)
-    _same(
+    same(
         bench.logits(again),
         bench.logits(run.model),
-        _EXACT,
+        EXACT,
         "the adapter on 4-bit weights, reloaded",
         "make everything that matters a parameter or a persistent buffer in prepare()",
     )
@@ -205,10 +209,10 @@ def continues(bench: Bench) -> None:
         before = bench.logits(model)
         grown = bench.load(seed=9, labels=labels)
         model = continue_adapter(adapter, grown, strategy, memory)
-        _same(
+        same(
             bench.logits(model)[:, : before.shape[1]],
             before,
-            _CLOSE,
+            CLOSE,
             f"the {task} task's start",
             "let recall() bring back what between_tasks() has kept, and nothing else",
         )
@@ -218,10 +222,10 @@ def continues(bench: Bench) -> None:
         adapter = bench.folder / task
         save_adapter(adapter, model, strategy, labels, memory)
         fresh = bench.load(seed=8, labels=labels)
-        _same(
+        same(
             bench.logits(load_adapter(adapter, fresh, bench.strategy, labels)),
             bench.logits(model),
-            _EXACT,
+            EXACT,
             f"the {task} task's adapter after a reload",
             "keep all that recall() needs in what between_tasks() returns",
         )
@@ -256,10 +260,10 @@ def exports(bench: Bench) -> None:
         piece = {name: tensor[part, :length] for name, tensor in inputs.items()}
         with torch.inference_mode():
             expected = merged(**piece).logits
-        _same(
+        same(
             torch.from_numpy(run(piece)),
             expected,
-            _CLOSE,
+            CLOSE,
             "the ONNX graph",
             "use operations of torch in forward(), and no shapes of the traced batch",
         )
@@ -271,6 +275,7 @@ CHECKS: dict[str, Callable[[Bench], None]] = {
         learns,
         reloads,
         finishes,
+        copies,
         pads,
         repeats,
         resumes,
@@ -279,9 +284,3 @@ CHECKS: dict[str, Callable[[Bench], None]] = {
         exports,
     )
 }
-
-
-def _same(found: Tensor, expected: Tensor, tolerance: float, what: str, remedy: str) -> None:
-    largest = float((found - expected).abs().max())
-    if not largest <= tolerance:
-        raise FaultError(f"{what}: logits differ by {largest:.3g}; {remedy}")

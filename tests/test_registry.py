@@ -55,6 +55,16 @@ def test_what_is_of_another_kind_is_refused() -> None:
     assert "not_one" not in adapters.strategies
 
 
+def test_a_class_may_be_known_for_a_while_beside_one_of_its_name() -> None:
+    things = registry()
+    one, two = type("one", (), {}), type("one", (), {})
+    things.register("one")(one)
+    with things.known(two):
+        assert things.get("one") is one
+        assert things.get(things.name_of(two)) is two
+    assert list(things) == [("one", one)]
+
+
 def test_an_unknown_name_says_the_nearest() -> None:
     things = registry()
     things.register("lora")(type("One", (), {}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
@@ -146,6 +147,14 @@ class ReplacesTheHead(Offset):
 
 
 @defect("learns")
+class LetsPeftTakeTheHead(Offset):
+    def prepare(self, model: Any) -> Any:
+        from peft import LoraConfig, get_peft_model
+
+        return get_peft_model(model, LoraConfig(task_type="SEQ_CLS"))
+
+
+@defect("learns")
 class ChangesLabels(Offset):
     def prepare(self, model: Any) -> Any:
         model.config.id2label = {0: "a", 1: "b", 2: "c"}
@@ -281,6 +290,26 @@ class LeavesABuffer(Offset):
 
 
 @defect("finishes")
+class LeavesItsConfiguration(Offset):
+    def prepare(self, model: Any) -> Any:
+        model.config.my_method = "offset"
+        return super().prepare(model)
+
+
+@defect("finishes")
+class LeavesItsDropout(Stays):
+    def prepare(self, model: Any) -> Any:
+        model.dropout.p = 0.5
+        return super().prepare(model)
+
+
+@defect("finishes")
+class LeavesATensorAside(Offset):
+    def more(self, layer: Any) -> None:
+        layer.seen = [torch.zeros(1)]
+
+
+@defect("finishes")
 class LeavesAModule(Offset):
     def more(self, layer: Any) -> None:
         layer.helper = nn.Identity()
@@ -315,6 +344,38 @@ class AddsLayersThatPrepareDoesNotPutBack(Stays):
             layer.further = nn.Parameter(layer.offset.data)
             layer.offset.data = torch.zeros(32)
             layer.register_forward_hook(lambda layer, inputs, output: output + layer.further)
+        return model
+
+
+@defect("copies")
+class ReachesItsLayerByAClosure(Stays):
+    def more(self, layer: Any) -> None:
+        layer.taken.remove()
+        layer.register_forward_hook(lambda _, inputs, output: output + layer.offset)
+
+
+@defect("copies")
+class CutsTheGradientAtTheEnd(Stays):
+    def finish(self, model: Any) -> Any:
+        for layer in ends(model):
+            layer.taken.remove()
+            layer.register_forward_hook(CutsTheGradient.add)
+        return model
+
+
+@defect("copies")
+class CountsOnTwoLayers(Stays):
+    def prepare(self, model: Any) -> Any:
+        assert len(ends(model)) == 2, "There are no two layers."
+        return super().prepare(model)
+
+
+@defect("copies")
+class AddsToTheLastLayerOnly(Stays):
+    def prepare(self, model: Any) -> Any:
+        layer = ends(model)[-1]
+        layer.offset = nn.Parameter(torch.linspace(-1, 1, 32))
+        layer.register_forward_hook(self.add)
         return model
 
 
@@ -481,9 +542,70 @@ def test_the_cause_travels_with_the_fault() -> None:
     assert caught.value.architecture == "bert"
 
 
-def test_a_check_that_is_not_there_is_refused() -> None:
-    with pytest.raises(AdapterError, match="no checks \\['lerns'\\]"):
-        check_strategy(Offset, checks=["lerns"])
+def test_all_that_finish_leaves_is_named_at_once() -> None:
+    class LeavesMuch(Offset):
+        """Has several defects."""
+
+        def prepare(self, model: Any) -> Any:
+            model.config.update({"hidden_dropout_prob": 0.7, "my_method": "x"})
+            model.dropout.p = 0.7
+            return super().prepare(model)
+
+        def more(self, layer: Any) -> None:
+            layer.seen = torch.zeros(1)
+
+    with pytest.raises(ConformanceError) as caught:
+        check_strategy(LeavesMuch, architectures=["bert"], checks=["finishes"])
+    assert (
+        "finish() leaves hidden_dropout_prob=0.7, my_method='x' in the model's config; set it "
+        "back, and the dropouts dropout=0.7; set them back, and the tensors "
+        "bert.encoder.layer.0.output.dense.seen, bert.encoder.layer.1.output.dense.seen; remove "
+        "them."
+    ) in str(caught.value)
+
+
+def test_a_hook_that_closes_over_its_layer_is_told_how_to_reach_it() -> None:
+    with pytest.raises(ConformanceError, match="not through a closure"):
+        check_strategy(ReachesItsLayerByAClosure, architectures=["bert"], checks=["copies"])
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"checks": ["lerns"]}, "There are no checks ['lerns']; there are learns, reloads"),
+        ({"checks": "learns"}, "checks='learns' is no list; pass checks=['learns']"),
+        ({"architectures": ["brt"]}, "There are no architectures ['brt']; there are bert, roberta"),
+        ({"architectures": "bert"}, "architectures='bert' is no list; pass architectures=['bert']"),
+        ({"device": "gpu"}, "There is no device 'gpu'; there are cpu, cuda."),
+        ({"strt": 1.0}, "made with the fields {'strt': 1.0}: unknown key 'strt': did you mean"),
+    ],
+)
+def test_what_is_not_there_is_refused(asked: dict[str, Any], told: str) -> None:
+    with pytest.raises(AdapterError, match=re.escape(told)):
+        check_strategy(Offset, **asked)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (Offset(start=1.0), "Pass the class and its fields: check_strategy(Offset, start=1.0)."),
+        (Offset(), "Pass the class and its fields: check_strategy(Offset)."),
+        ("lora", "Pass the class and its fields: check_strategy(strategies.get('lora'))."),
+        (None, "None is no strategy's class."),
+    ],
+)
+def test_what_is_no_class_is_refused(given: Any, told: str) -> None:
+    with pytest.raises(AdapterError, match=re.escape(told)):
+        check_strategy(given)
+
+
+def test_a_field_may_have_the_name_of_an_argument() -> None:
+    class Named(Offset):
+        """Keeps the contract."""
+
+        cls: int = 1
+
+    assert check_strategy(Named, architectures=["bert"], checks=[], cls=2) == {}
 
 
 def test_an_architecture_without_biases_is_refused_and_the_command_says_so(
@@ -504,6 +626,26 @@ def test_a_method_of_peft_that_knows_no_such_layers_is_refused() -> None:
             strategies.get("peft"), architectures=["gpt2"], checks=["learns"], method="OFT"
         )
     assert caught.value.check == "fits"
+
+
+@pytest.mark.parametrize(
+    ("architecture", "fields"),
+    [
+        ("bert", {"task_type": "SEQ_CLS"}),
+        ("bert", {"modules_to_save": ["classifier"]}),
+        ("roberta", {"modules_to_save": ["out_proj"]}),
+        ("gpt2", {"modules_to_save": ["score"]}),
+    ],
+)
+def test_the_head_is_not_for_peft_to_save(architecture: str, fields: dict[str, Any]) -> None:
+    with pytest.raises(AdapterError, match="head to Potstill, which trains and saves it"):
+        check_strategy(
+            strategies.get("peft"),
+            architectures=[architecture],
+            checks=["learns"],
+            method="LORA",
+            **fields,
+        )
 
 
 def test_the_command_tells_what_fails(

@@ -23,7 +23,7 @@ FOUR_BITS = (*ONCE, "works_quantized")
 NEXT = (*ONCE, "continues")
 FOLDS = ("learns", "finishes")
 #: The slowest by far. What is finished without added layers is the same graph for every strategy.
-EXPORTED = ("finishes", "exports")
+EXPORTED = ("finishes", "copies", "exports")
 
 TURNS: list[tuple[str, str, tuple[str, ...], dict[str, Any]]] = [
     ("adalora", "gpt2", NEXT, {}),

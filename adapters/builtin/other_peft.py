@@ -50,6 +50,11 @@ class Peft(OverPeft):
     @model_validator(mode="after")
     def _known(self) -> Peft:
         config_class = _config_class(self.method)
+        if "task_type" in (self.model_extra or {}):
+            raise ValueError(
+                "leave task_type out, and the head to Potstill, which trains and saves it in any "
+                "case"
+            )
         if why := _NOT_PLAIN.get(self.method.upper()):
             raise ValueError(
                 f"peft's {self.method} {why}: that is no plain model, which a student could be cut "
