@@ -151,7 +151,7 @@ def test_the_template_installs_is_listed_and_runs(
     assert "potstill_scale" not in (tmp_path / "run" / "merged" / "config.json").read_text()
 
 
-@pytest.mark.parametrize("architecture", ["bert", "modernbert", "llama", "deberta-v2"])
+@pytest.mark.parametrize("architecture", ["bert", "llama"])
 def test_the_template_keeps_its_contract(architecture: str) -> None:
     from adapters.testing import check_strategy
 
@@ -493,15 +493,16 @@ def test_a_run_does_not_go_on_with_a_plugin_that_has_changed(
 ) -> None:
     file, out = tmp_path / "plug.py", tmp_path / "run"
     file.write_text(plug(LEARN + "return model"), encoding="utf-8")
-    given = [*recipe, "strategy.name=wrong", "train.epochs=1", "--plugin", str(file), "--out"]
-    assert run.main([*given, str(out), "--to", "finetune"]) == 0
-    assert run.main([*given, str(out), "--to", "finetune", "--resume"]) == 0
+    given = [*recipe, "strategy.name=wrong", "--plugin", str(file), "--out", str(out)]
+    given += ["--to", "baseline"]
+    assert run.main(given) == 0
+    assert run.main([*given, "--resume"]) == 0
     file.write_text(f"{file.read_text()}\n# another\n", encoding="utf-8")
     capfd.readouterr()
-    assert run.main([*given, str(out), "--resume", "--to", "merge"]) == 3
+    assert run.main([*given, "--resume"]) == 3
     assert f"plug.py has changed since the run in {out} began" in capfd.readouterr().err
-    assert run.main([*given, str(out), "--from", "finetune", "--to", "finetune"]) == 0
-    assert run.main([*given, str(out), "--resume", "--to", "merge"]) == 0
+    assert run.main([*given, "--from", "baseline"]) == 0
+    assert run.main([*given, "--resume"]) == 0
 
 
 def test_two_plugin_files_of_one_name_are_two_plugins(tmp_path: Path) -> None:
