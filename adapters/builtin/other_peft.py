@@ -49,8 +49,8 @@ class Peft(OverPeft):
 
     @model_validator(mode="after")
     def _known(self) -> Peft:
-        config_class = _config_class(self.method)
-        if "task_type" in (self.model_extra or {}):
+        config_class, extra = _config_class(self.method), self.model_extra or {}
+        if "task_type" in extra:
             raise ValueError(
                 "leave task_type out, and the head to Potstill, which trains and saves it in any "
                 "case"
@@ -66,7 +66,6 @@ class Peft(OverPeft):
                 "express: it could not be merged, cut to a student or exported. Choose a method "
                 "that adapts layers, such as lora"
             )
-        extra = self.model_extra or {}
         if extra.get("alora_invocation_tokens") is not None:
             raise ValueError(
                 "alora_invocation_tokens adapts only what comes after certain tokens, which no "
