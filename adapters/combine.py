@@ -171,7 +171,7 @@ def _read(folder: Path, model: PreTrainedModel, labels: Sequence[str]) -> _Sourc
 
     if not (folder / "adapter_config.json").exists():
         reason = "it is not one of peft's"
-        if name == "pissa":
+        if any(".lora_A." in key for key in read_state(folder)):
             reason = "it stands on changed weights of the backbone"
         if (folder / MEMORY).exists():
             reason = "the updates of earlier tasks lie beside it"

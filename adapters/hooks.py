@@ -6,6 +6,7 @@ Whatever one gives that it must not becomes one message that names the strategy.
 from __future__ import annotations
 
 import inspect
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -70,9 +71,9 @@ def groups_of(
         asked = "dicts with a list of parameters under 'params', and any of 'lr' and 'weight_decay'"
         raise _wrong(strategy, "parameter_groups", groups, asked)
     names = {id(weight): name for name, weight in model.named_parameters() if weight.requires_grad}
-    grouped = [id(weight) for group in groups for weight in group["params"]]
-    missing = [name for key, name in names.items() if key not in grouped]
-    twice = [name for key, name in names.items() if grouped.count(key) > 1]
+    times = Counter(id(weight) for group in groups for weight in group["params"])
+    missing = [name for key, name in names.items() if not times[key]]
+    twice = [name for key, name in names.items() if times[key] > 1]
     for fault, found in (("leave out", missing), ("repeat", twice)):
         if found:
             more = " and others" if len(found) > 3 else ""

@@ -82,7 +82,7 @@ class Scorer:
         model: The bundle.
         text: The column with the texts.
         prefix: Put before the names of the new columns.
-        batch_size: Texts that go through the model at once.
+        batch_size: Texts that are answered together.
         pair: The column with the second texts, for a model of pairs; None if the texts are pairs
             already, with a tab between them.
 
@@ -294,7 +294,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--prefix", default="", help="put before the names of the new columns")
     parser.add_argument(
         "--batch-size", type=count, default=32, metavar="N",
-        help="texts that go through the model at once (default: 32)",
+        help="texts that are answered together (default: 32)",
     )  # fmt: skip
     parser.add_argument(
         "--threads", type=count, metavar="N", help="(default: what bundle.json says)"

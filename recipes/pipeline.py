@@ -173,6 +173,9 @@ def check_plugins(progress: Mapping[str, Any], files: Mapping[str, str], folder:
         progress: What the run says of itself.
         files: From `recipes.plugins.plugin_files`, now.
         folder: The run's.
+
+    Raises:
+        RecipeError: One had.
     """
     before = progress.get("plugins", {})  # not in older runs
     if changed := [name for name in files if before.get(name, files[name]) != files[name]]:

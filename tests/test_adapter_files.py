@@ -255,6 +255,8 @@ def sources(small: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     saved(folder / "wide", small, "lora", seed=4, rank=8)
     saved(folder / "dora", small, "dora", rank=4)
     saved(folder / "pissa", small, "pissa", rank=4)
+    split = {"name": "pissa", "rank": 4}
+    saved(folder / "split", small, "replay", quantization="nf4", base=split)
     saved(folder / "ia3", small, "ia3")
     saved(folder / "bitfit", small, "bitfit")
     saved(folder / "four", small, "lora", rank=4, labels=[*tiny.LABELS, "other"])
@@ -339,6 +341,7 @@ def test_dare_drops_by_its_seed(small: Path, sources: dict[str, Path], tmp_path:
         (["a", "four"], "ties", {}, r"same labels \(other on one side"),
         (["a", "dora"], "linear", {}, "more than the two factors"),
         (["a", "pissa"], "linear", {}, "changed weights of the backbone"),
+        (["a", "split"], "linear", {}, "changed weights of the backbone"),
         (["a", "ia3"], "linear", {}, "LoRA only, not IA3"),
         (["a", "bitfit"], "linear", {}, "not one of peft's"),
         (["a"], "linear", {}, "at least two"),

@@ -32,7 +32,7 @@ class Limits:
         ExportError: A value is not above 0, or a request could never fit in the queue.
     """
 
-    max_batch: int = _limit(32, "texts that go through the model at once")
+    max_batch: int = _limit(32, "texts that are answered together")
     max_wait_ms: float = _limit(2.0, "how long a text may wait for others to share its batch")
     max_queue: int = _limit(1024, "texts that may wait for one model; more get 503")
     max_texts: int = _limit(256, "texts of one request; more get 413")

@@ -19,7 +19,7 @@ from export.signature import verify
 BROKEN = (edge.BundleError, RefusedError, ExportError, OSError)
 #: Entries of a bundle's session that name files or load providers' own: nothing that is pushed may.
 _FORBIDDEN_ENTRY = re.compile(r"file|path|folder|^ep\.")
-#: All go through the model at once; a bundle has a few of each label.
+#: All are answered together; a bundle has a few of each label.
 _GOLDEN_TEXTS = 256
 #: Temperatures and offsets beyond this are no decision of any model.
 _FARTHEST = 1000.0
