@@ -288,7 +288,11 @@ def test_a_dry_run_prints_the_cells(
 
 @pytest.mark.chain
 def test_stopped_in_a_run_it_goes_on_there(
-    compared: Path, common: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    compared: Path,
+    common: list[str],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Stopped once a run has begun, its child stops too; the next command takes the run up."""
     out = tmp_path / "out"
@@ -306,6 +310,7 @@ def test_stopped_in_a_run_it_goes_on_there(
     assert "the same command goes on" in said
     assert _finished(folder) == ["baseline"]
     assert "Another process" not in said
+    monkeypatch.setattr("recipes.child.Popen", InProcess)
     assert main(given) == 0
     assert "baseline: done before" in log.read_text()
     assert "] merge" not in log.read_text()

@@ -529,9 +529,19 @@ def test_no_check_is_without_a_defect() -> None:
     assert {check for check, _ in DEFECTS} == {*CHECKS, "fields", "fits"}
 
 
-@pytest.mark.parametrize("cls", [Offset, Stays, Remembers], ids=lambda cls: cls.__name__)
+SOUND = (Offset, Stays, Remembers)
+
+
+def sound_part(planted: type) -> type | None:
+    """Return the class that a defect is planted in."""
+    return next((cls for cls in planted.__mro__ if cls in SOUND), None)
+
+
+@pytest.mark.parametrize("cls", SOUND, ids=lambda cls: cls.__name__)
 def test_what_the_defects_are_planted_in_passes(cls: Any) -> None:
-    checks = [name for name in CHECKS if name != "exports"]
+    """Pass what its defects break; exporting takes the longest, and is tried with built-in ones."""
+    broken = {check for check, planted in DEFECTS if sound_part(planted) is cls}
+    checks = [name for name in CHECKS if name in broken and name != "exports"]
     assert check_strategy(cls, architectures=["bert"], checks=checks, start=0.1) == {}
 
 
