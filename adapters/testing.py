@@ -10,6 +10,7 @@ For an author's own tests::
 From the command line, for the strategies that are registered::
 
     python -m adapters.testing lora dora --architectures bert modernbert
+    python -m adapters.testing --plugin my_strategies.py
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from adapters.errors import AdapterError
+from adapters.plugins import load_plugins
 from adapters.strategy import Strategy, strategies
 from adapters.tiny import ARCHITECTURES
 
@@ -152,18 +154,33 @@ def _check(strategy: Strategy, architecture: str, checks: Sequence[str], device:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Check registered strategies; print a line each; return 1 if any fails."""
+    """Check registered strategies; print a line each.
+
+    Returns:
+        0 if all pass or refuse, 1 if any fails, 3 if a plug-in does not load.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m adapters.testing", description="Hold strategies against their contract."
     )
-    parser.add_argument("names", nargs="*", help="registered names (default: all)")
+    parser.add_argument(
+        "names", nargs="*", help="registered names (default: all, or those that --plugin registers)"
+    )
+    parser.add_argument(
+        "--plugin", action="append", default=[], metavar="MODULE",
+        help="import a module or .py file that registers strategies; repeatable",
+    )  # fmt: skip
     parser.add_argument("--architectures", nargs="+", default=USUAL, choices=ARCHITECTURES)
     parser.add_argument("--checks", nargs="+", help="names of checks (default: all)")
     parser.add_argument("--device", default="cpu", choices=DEVICES, help="(default: cpu)")
     options = parser.parse_args(arguments)
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it talks while it is imported
+    try:
+        registered = _registered_by(options.plugin)
+    except AdapterError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 3
     failed = 0
-    for name in options.names or strategies.names():
+    for name in options.names or registered:
         for architecture in options.architectures:
             start = time.perf_counter()
             try:
@@ -174,6 +191,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{name:<20}{architecture:<12}{time.perf_counter() - start:5.1f} s  {said}")
             sys.stdout.flush()
     return 1 if failed else 0
+
+
+def _registered_by(plugins: Sequence[str]) -> list[str]:
+    """Load plug-ins and return the names that they add; without any, all names."""
+    before = strategies.names() if plugins else ()
+    load_plugins(plugins)
+    return [name for name in strategies.names() if name not in before]
 
 
 def _outcome(name: str, architecture: str, checks: Sequence[str] | None, device: str) -> str:

@@ -12,11 +12,11 @@ import yaml
 
 from adapters.errors import AdapterError
 from adapters.files import FACTS, WEIGHTS, read_facts
+from adapters.plugins import load_plugins
 from recipes.console import say
 from recipes.errors import RecipeError
 from recipes.ledger import Ledger, Row
 from recipes.pipeline import RECIPE
-from recipes.plugins import load_plugins
 from recipes.predictions import problem_of
 from recipes.reading import check
 

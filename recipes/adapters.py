@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from adapters.combine import HOWS, combine_adapters
+from adapters.plugins import load_plugins
 from adapters.shelf import Shelf
 from adapters.strategy import strategies
 from recipes.adapter_folders import (
@@ -29,7 +30,6 @@ from recipes.adapter_folders import (
 from recipes.console import Parser, guarded, say
 from recipes.errors import RecipeError
 from recipes.pipeline import RECIPE
-from recipes.plugins import load_plugins
 from recipes.reporting.summary import named
 from recipes.reporting.table import print_table
 

@@ -13,11 +13,11 @@ from typing import Any
 
 import yaml
 
+from adapters.plugins import plugin_files
 from recipes.cells import Cell
 from recipes.errors import RecipeError
 from recipes.ledger import Ledger
 from recipes.pipeline import PROGRESS, RECIPE, check_plugins
-from recipes.plugins import plugin_files
 from recipes.reading import changes
 from recipes.recipe import Recipe
 from recipes.reuse import BASELINE, TEACHER, agrees, take_over

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from adapters import AdapterError, Registry, strategies
+from adapters.plugins import load_plugins
 from adapters.registry import told
 from distill import objectives
 from export.console import DONE
@@ -21,7 +22,6 @@ from recipes.augmentations import augmentations
 from recipes.console import Parser, guarded
 from recipes.describe import describe, signature
 from recipes.errors import RecipeError
-from recipes.plugins import load_plugins
 from recipes.reading import header, shipped_recipes
 from recipes.tasks import tasks
 

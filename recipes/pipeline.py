@@ -11,12 +11,12 @@ from typing import Any
 
 import yaml
 
+from adapters.plugins import plugin_files
 from recipes.console import is_main, say
 from recipes.distributed import wait
 from recipes.environment import describe
 from recipes.errors import RecipeError
 from recipes.ledger import write_json
-from recipes.plugins import plugin_files
 from recipes.preflight import check_possible
 from recipes.reading import changes, plain
 from recipes.recipe import Recipe
@@ -171,7 +171,7 @@ def check_plugins(progress: Mapping[str, Any], files: Mapping[str, str], folder:
 
     Args:
         progress: What the run says of itself.
-        files: From `recipes.plugins.plugin_files`, now.
+        files: From `adapters.plugins.plugin_files`, now.
         folder: The run's.
 
     Raises:

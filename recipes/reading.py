@@ -14,11 +14,12 @@ import yaml
 from pydantic import ValidationError
 
 from adapters.faults import explain
+from adapters.plugins import load_plugins
 from recipes.assets.asset import Kind
 from recipes.assets.uri import check_name
 from recipes.errors import RecipeError
-from recipes.plugins import load_plugins, note_rivals
 from recipes.recipe import Recipe
+from recipes.rivals import note_rivals
 from recipes.tasks import tasks
 from recipes.tasks.tables import read_table
 
@@ -109,8 +110,9 @@ def read_recipe(name: str, overrides: Sequence[str] = (), plugins: Sequence[str]
         plugins: Further plug-in modules, loaded before the recipe's names are looked up.
 
     Raises:
-        RecipeError: No such recipe, unreadable YAML, an unknown key or name, a wrong type, or
+        RecipeError: No such recipe, unreadable YAML, an unknown key, a wrong type, or
             settings that cannot go together.
+        RegistryError: A plug-in does not load, or a name is unknown.
     """
     tree = _read_tree(_find(name), ())
     said: dict[str, Any] = {}

@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from adapters import AdapterError
+from adapters.plugins import load_plugins
 from adapters.registry import RegistryError
 from recipes import augmentations as module
 from recipes import list as lists
@@ -33,7 +34,6 @@ from recipes.augmentations import (
 )
 from recipes.augmentations.words import Bag, spans, words
 from recipes.errors import RecipeError
-from recipes.plugins import load_plugins
 
 TEXTS = [text for text, _ in tiny.rows(120)]
 BUILT_IN = ["delete", "neighbors", "replace", "splice", "swap", "tagged"]

@@ -16,12 +16,11 @@ import pytest
 import tiny
 
 from adapters import strategies
+from adapters.plugins import load_plugins
 from adapters.registry import RegistryError
 from distill import objectives
 from recipes import list as lists
 from recipes import run
-from recipes.errors import RecipeError
-from recipes.plugins import load_plugins
 from recipes.reading import read_recipe
 
 Make = Callable[[str], Path]
@@ -457,7 +456,7 @@ def test_what_cannot_be_registered_is_told(fault: str, tmp_path: Path) -> None:
     code, expected = REGISTERED[fault]
     file = tmp_path / "bad_plugin.py"
     file.write_text(code, encoding="utf-8")
-    with pytest.raises(RecipeError, match=rf"bad_plugin\.py does not load: .*{expected}"):
+    with pytest.raises(RegistryError, match=rf"bad_plugin\.py does not load: .*{expected}"):
         load_plugins([str(file)])
     assert "wrong" not in strategies
 
@@ -483,7 +482,7 @@ def test_a_list_that_a_class_does_not_take_is_its_authors_affair(tmp_path: Path)
 
 
 def test_a_folder_is_no_plugin(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="A folder with a package has to be installed"):
+    with pytest.raises(RegistryError, match="A folder with a package has to be installed"):
         load_plugins([str(tmp_path)])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -628,6 +629,27 @@ def test_an_architecture_without_biases_is_refused_and_the_command_says_so(
     assert "no biases" in told["llama"]
     assert main(["bitfit", "--architectures", "modernbert", "--checks", "learns"]) == 0
     assert "refused: The encoder of ModernBert" in capsys.readouterr().out
+
+
+def test_the_command_checks_what_a_plugin_registers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "norms.py"
+    file.write_text(
+        "from adapters import strategies\n"
+        "from adapters.builtin.weights import Norms\n"
+        "@strategies.register('my_norms')\n"
+        "class MyNorms(Norms):\n"
+        "    'What norms learns.'\n"
+    )
+    given = ["--plugin", str(file), "--architectures", "bert", "--checks", "finishes"]
+    assert main(given) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("my_norms")
+    assert line.endswith("passes")
+    assert main(["my_norms", *given]) == 0
+    assert main(["--plugin", str(tmp_path / "none.py")]) == 3
+    assert "There is no plug-in file" in capsys.readouterr().err
 
 
 def test_a_method_of_peft_that_knows_no_such_layers_is_refused() -> None:

@@ -1,4 +1,4 @@
-"""Loading of plug-ins that a recipe or the command line names."""
+"""Loading of plug-ins that a command names: modules, imported for what they register."""
 
 from __future__ import annotations
 
@@ -8,19 +8,9 @@ import importlib.util
 import os
 import sys
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from adapters import Registry, strategies
-from adapters.registry import told
-from distill import objectives
-from recipes.augmentations import augmentations
-from recipes.console import say
-from recipes.errors import RecipeError
-
-if TYPE_CHECKING:
-    from recipes.recipe import Recipe
+from adapters.registry import RegistryError, told
 
 
 def load_plugins(names: Sequence[str]) -> None:
@@ -30,16 +20,16 @@ def load_plugins(names: Sequence[str]) -> None:
         names: A module's name each, importable from here, or the path of a ``.py`` file.
 
     Raises:
-        RecipeError: A module is not there, or fails while it is imported.
+        RegistryError: A module is not there, or fails while it is imported.
     """
     for name in names:
         if not name.endswith(".py") and (Path(name).is_file() or os.sep in name):
-            raise RecipeError(
+            raise RegistryError(
                 f"{name} is no plug-in: it has to be a .py file, or the name of a module that "
                 "Python finds. A folder with a package has to be installed, or to be on PYTHONPATH."
             )
         if name.endswith(".py") and not Path(name).is_file():
-            raise RecipeError(f"There is no plug-in file {name}. Check the path.")
+            raise RegistryError(f"There is no plug-in file {name}. Check the path.")
         try:
             if name.endswith(".py"):
                 _import_file(Path(name))
@@ -47,11 +37,11 @@ def load_plugins(names: Sequence[str]) -> None:
                 importlib.import_module(name)
         except (Exception, SystemExit) as error:
             if isinstance(error, ModuleNotFoundError) and error.name == name:
-                raise RecipeError(
+                raise RegistryError(
                     f"There is no plug-in module {name!r}. Install it, run from its folder, or "
                     "give the path of its .py file."
                 ) from None
-            raise RecipeError(
+            raise RegistryError(
                 f"The plug-in {name} does not load: {told(error)}. Mend it, or leave it out."
             ) from error
 
@@ -60,24 +50,6 @@ def plugin_files(names: Sequence[str]) -> dict[str, str]:
     """Return the sha256 of each plug-in that is a file, by its path as the recipe has it."""
     files = (name for name in names if name.endswith(".py"))
     return {name: hashlib.sha256(Path(name).read_bytes()).hexdigest() for name in files}
-
-
-def note_rivals(recipe: Recipe) -> None:
-    """Say where an installed plug-in offers a name that the recipe uses and another class has."""
-    distill, imitate = recipe.distill, recipe.distill.imitate
-    terms = [*distill.objectives, *(imitate.objectives if imitate is not None else ())]
-    named: list[tuple[Registry[Any], Any]] = [(strategies, recipe.strategy)]
-    named += [(objectives, objective) for objective in terms]
-    named += [(augmentations, way) for way in (*distill.augment, *recipe.train.augment)]
-    for registry, instance in named:
-        for name in registry.loaded(type(instance)):
-            if message := registry.rivals(name):
-                _say_once(message)
-
-
-@cache
-def _say_once(message: str) -> None:
-    say(f"note: {message}")
 
 
 def _import_file(path: Path) -> None:
