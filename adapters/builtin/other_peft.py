@@ -39,11 +39,13 @@ class Peft(OverPeft):
     a plain model, and a student could not be cut from it.
 
     Attributes:
-        method: What peft calls it, such as ``LOHA``, ``LOKR``, ``OFT``, ``BOFT``, ``HRA``.
+        method: What peft calls it, such as ``LOHA``, ``LOKR``, ``OFT``, ``BOFT``, ``HRA``; another
+            name is refused with all that there are. ``python -m pydoc peft.BOFTConfig`` tells the
+            fields of one.
     """
 
     model_config = ConfigDict(extra="allow")
-    paper: ClassVar[str] = "the method's own: python -m pydoc peft"
+    paper: ClassVar[str] = "the method's own, named by peft's documentation"
 
     method: str
 
