@@ -276,6 +276,7 @@ def _arguments(
         ddp_find_unused_parameters=False,
         dataloader_pin_memory=hardware.device == "cuda",
         disable_tqdm=True,
+        log_level_replica="error",  # which Trainer sets for all of transformers, for good
         report_to=[],
     )
 

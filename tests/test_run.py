@@ -454,6 +454,7 @@ def test_two_processes_end_with_one_ledger(
     # One of the two does the stages that train nothing; those after these are no others.
     assert [row["name"] for row in ledger(out)] == ROWS[: ROWS.index("student-onnx")]
     assert done.stdout.count("Stopped after distill") == 1
+    assert "LOAD REPORT" not in done.stderr, "what transformers says of a model"
 
 
 def test_a_dry_run_changes_nothing(
