@@ -39,8 +39,9 @@ examples:
   python -m recipes.run lora_cls export.quantization=none --from quantize
   python -m recipes.run lora_cls export.quantization=auto export.choose=pareto --from quantize
 
-exit status: 0 shipped, or stopped where --to says; 2 finished, but the gate says no; 3 the recipe,
-the data or the command is wrong; 1 anything else
+exit status: 0 shipped, or done as far as --to or --dry-run asks; 2 the gate says no, or the exported
+file does not answer as the student; 3 the recipe, the data or the command is wrong; 130 stopped;
+1 anything else
 """
 
 
