@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import Literal
 
@@ -88,8 +87,7 @@ def inspect_hardware(device: Literal["auto", "cpu", "cuda"], threads: int | None
 
     Args:
         device: ``"auto"`` takes a CUDA device where there is one.
-        threads: Threads on the processor; None for every core that this process may use (one in
-            each process of a `torchrun`, which sets OMP_NUM_THREADS).
+        threads: Threads on the processor; None for as many as PyTorch takes by itself.
 
     Raises:
         AdapterError: ``cuda`` was asked for and PyTorch sees no such device.
@@ -104,8 +102,6 @@ def inspect_hardware(device: Literal["auto", "cpu", "cuda"], threads: int | None
         )
     if threads is not None:
         torch.set_num_threads(threads)
-    elif "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(cores())
     able = torch.cpu.get_capabilities()
     use_cuda = has_cuda and device != "cpu"
     return Hardware(
@@ -124,13 +120,6 @@ def inspect_hardware(device: Literal["auto", "cpu", "cuda"], threads: int | None
         flags=tuple(flag for flag in _VECTOR_FLAGS if able.get(flag)),
         bitsandbytes=_has_bitsandbytes(),
     )
-
-
-def cores() -> int:
-    """Return how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1  # macOS and Windows do not tell
 
 
 def _has_bitsandbytes() -> bool:

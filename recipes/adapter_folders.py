@@ -174,9 +174,8 @@ def open_workspace(
     Raises:
         RecipeError: There is no recipe and no backbone, or the recipe does not hold.
     """
-    from adapters.hardware import inspect_hardware
     from recipes.console import hush
-    from recipes.workspace import Workspace
+    from recipes.workspace import Workspace, machine
 
     hush()
     if adapter.run is None and backbone is None:
@@ -194,8 +193,7 @@ def open_workspace(
     tree = {**tree, "strategy": adapter.facts["strategy"]}
     tree["backbone"] = {**tree["backbone"], **changed}
     recipe = check(tree, where=str((adapter.run or adapter.folder) / RECIPE))
-    hardware = inspect_hardware(recipe.device, recipe.threads)
-    return Workspace(recipe, adapter.run or adapter.folder, hardware, offline)
+    return Workspace(recipe, adapter.run or adapter.folder, machine(recipe), offline)
 
 
 def check_one_backbone(found: Sequence[SavedAdapter], offline: bool) -> None:

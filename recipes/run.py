@@ -39,9 +39,9 @@ examples:
   python -m recipes.run lora_cls export.quantization=none --from quantize
   python -m recipes.run lora_cls export.quantization=auto export.choose=pareto --from quantize
 
-exit status: 0 shipped, or done as far as --to or --dry-run asks; 2 the gate says no, or the exported
-file does not answer as the student; 3 the recipe, the data or the command is wrong; 130 stopped;
-1 anything else
+exit status: 0 shipped, or done as far as --to or --dry-run asks; 2 the gate says no, or the
+exported file does not answer as the student; 3 the recipe, the data or the command is wrong;
+130 stopped; 1 anything else
 """
 
 
@@ -152,13 +152,12 @@ def _check_order(first: str | None, last: str | None) -> None:
 
 def workspace(recipe: Recipe, folder: Path, offline: bool) -> Workspace:
     """Load the heavy libraries, look at the machine and join the other processes."""
-    from adapters.hardware import inspect_hardware
     from recipes import distributed
     from recipes.console import hush
-    from recipes.workspace import Workspace
+    from recipes.workspace import Workspace, machine
 
     hush()
-    hardware = inspect_hardware(recipe.device, recipe.threads)
+    hardware = machine(recipe)
     distributed.start(hardware.device)
     distributed.wait()
     return Workspace(recipe, folder, hardware, offline)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -10,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from adapters.backbone import Quantization, load_backbone
 from adapters.classifier import begin_with, load_classifier
-from adapters.hardware import Hardware
+from adapters.hardware import Hardware, inspect_hardware
 from adapters.strategy import Strategy
+from export.machine import cores
 from recipes import assets
 from recipes.console import is_main
 from recipes.errors import RecipeError
@@ -32,6 +34,16 @@ _USUAL_LENGTH = 256
 SPLITS = ("validation", "test")
 #: Seconds after which a bar is shown.
 _SOON = 4
+
+
+def machine(recipe: Recipe) -> Hardware:
+    """Look at the machine and take as much of it as a recipe says.
+
+    Without a number of threads in the recipe or the environment (a `torchrun` sets OMP_NUM_THREADS
+    for each process) that is every core that the process may use, a container's share.
+    """
+    free = None if "OMP_NUM_THREADS" in os.environ else cores()
+    return inspect_hardware(recipe.device, recipe.threads or free)
 
 
 class Workspace:

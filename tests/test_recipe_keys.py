@@ -16,7 +16,7 @@ import torch
 from tiny_work import wordy
 
 from adapters.backbone import load_backbone
-from adapters.hardware import Hardware, inspect_hardware
+from adapters.hardware import Hardware
 from adapters.strategy import learned_state, prepare
 from recipes import gate, others, training
 from recipes.ledger import Row
@@ -28,7 +28,7 @@ from recipes.stages import STAGES
 from recipes.tasks import Split, tasks
 from recipes.tasks.text_classification import TextClassification
 from recipes.training import Trained
-from recipes.workspace import Workspace
+from recipes.workspace import Workspace, machine
 
 Make = Callable[[str], Path]
 Probe = Callable[["Bench", Recipe], Any]
@@ -92,8 +92,7 @@ class Bench:
 
     def work(self, recipe: Recipe, folder: Path) -> Workspace:
         folder.mkdir(exist_ok=True)
-        hardware = inspect_hardware(recipe.device, recipe.threads)
-        return Workspace(recipe, folder, hardware, offline=True)
+        return Workspace(recipe, folder, machine(recipe), offline=True)
 
     def untrained(self, recipe: Recipe, stage: str) -> None:
         """Run a stage in a folder where nothing has been done."""
@@ -375,7 +374,7 @@ def slices(bench: Bench, recipe: Recipe) -> Any:
 
 
 def environment(bench: Bench, recipe: Recipe) -> Any:
-    return inspect_hardware(recipe.device, recipe.threads)
+    return machine(recipe)
 
 
 def fallback(bench: Bench, recipe: Recipe) -> Any:

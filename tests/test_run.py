@@ -18,9 +18,10 @@ import tiny
 import yaml
 from apart import exit_code
 
-from recipes import pipeline
+from recipes import pipeline, workspace
 from recipes.ledger import TIMINGS
 from recipes.pipeline import PROGRESS
+from recipes.reading import read_recipe
 from recipes.run import main
 from recipes.stages import STAGES
 
@@ -465,6 +466,22 @@ def test_a_dry_run_changes_nothing(
     assert '"animal", "food" and "place"' in told
     assert "baseline → finetune" in told
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("said", "threads"), [(None, 3), ("2", 1)])
+def test_a_run_takes_what_it_may_of_the_cores(
+    said: str | None, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    if said is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", said)
+    monkeypatch.setattr(workspace, "cores", lambda: 3)  # a share of a container, say
+    torch.set_num_threads(1)
+    found = workspace.machine(read_recipe("lora_cls")).threads
+    torch.set_num_threads(1)
+    assert found == threads, "the environment's number is PyTorch's own affair"
 
 
 def test_help_and_lists_answer() -> None:

@@ -13,8 +13,8 @@ from subprocess import Popen
 from typing import Any
 
 from adapters.errors import AdapterError
-from adapters.hardware import cores
 from distill.errors import DistillError
+from export.machine import cores
 from recipes.cells import Cell
 from recipes.child import BusyError, Ended, Run
 from recipes.errors import RecipeError
