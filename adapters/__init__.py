@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from adapters.errors import AdapterError
+from adapters.errors import AdapterError, NeedsFloatWeightsError, UnsuitableBackboneError
 from adapters.registry import Registry, RegistryError
 from adapters.strategy import AnyStrategy, Strategy, strategies
 
@@ -11,9 +11,11 @@ from adapters import builtin  # isort: skip  (registers the strategies that come
 __all__ = [
     "AdapterError",
     "AnyStrategy",
+    "NeedsFloatWeightsError",
     "Registry",
     "RegistryError",
     "Strategy",
+    "UnsuitableBackboneError",
     "builtin",
     "strategies",
 ]

@@ -44,7 +44,7 @@ def load_backbone(
         double_quantization: Whether the 4-bit scales are quantized in turn.
         bf16: Whether quantized layers compute in bfloat16 rather than float32.
         device: Where to put the model.
-        seed: Seed of whatever is newly initialised.
+        seed: Seed of whatever is newly initialized.
         kind: What the head is for, by transformers' own name (``problem_type``), so that others
             who load the model know; None for exactly one label.
 
@@ -101,6 +101,10 @@ def put_back_layers(model: PreTrainedModel, path: Path, device: str) -> None:
         model: Loaded from the folder, without those layers.
         path: The folder.
         device: Where the model goes.
+
+    Raises:
+        AdapterError: The strategy is not registered, its fields are not those of today, or it
+            refuses the model.
     """
     from safetensors.torch import load_file
 
@@ -315,7 +319,14 @@ def dequantize_layers(model: PreTrainedModel, names: Iterable[str]) -> None:
 
 
 def float_weight(layer: nn.Module) -> Tensor:
-    """Return a linear layer's weight in float32, dequantized if it has to be."""
+    """Return a linear layer's weight, dequantized to float32 if it has to be.
+
+    Args:
+        layer: torch's or bitsandbytes' linear layer, or a Conv1D of GPT-2.
+
+    Returns:
+        ``[outputs, inputs]``; of a Conv1D ``[inputs, outputs]``. A float weight is the layer's own.
+    """
     import torch
     from peft.utils.integrations import dequantize_bnb_weight
 

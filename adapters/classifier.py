@@ -93,7 +93,7 @@ def draw_head(model: PreTrainedModel, seed: int) -> None:
     for name in head_modules(model):
         for module in model.get_submodule(name).modules():
             for weight in module.parameters(recurse=False):
-                # transformers' own initialisation passes over what was loaded.
+                # transformers' own initialization passes over what was loaded.
                 weight._is_hf_initialized = False
             model._init_weights(module)
 

@@ -28,7 +28,7 @@ class Registry(Generic[T]):
         kind: What one entry is called in messages, for example ``"strategy"``.
         group: Entry-point group through which installed packages offer entries, for example
             ``"potstill.strategies"``. A package is loaded only when one of its names is asked for
-            or everything is listed.
+            or everything is listed. Empty for what only the project itself can offer.
         base: Class that every entry has to derive from.
     """
 

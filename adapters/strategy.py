@@ -70,6 +70,7 @@ class Strategy(BaseModel):
 
         Raises:
             UnsuitableBackboneError: The method makes no sense on this architecture.
+            NeedsFloatWeightsError: The method cannot work on weights that are quantized.
         """
         raise NotImplementedError
 
@@ -81,7 +82,7 @@ class Strategy(BaseModel):
 
         Returns:
             A plain transformers model with equal logits, in which nothing of the strategy is left,
-            be it in the configuration. A class with `adds_layers` leaves just these layers.
+            not even in its configuration. A class with `adds_layers` leaves just these layers.
         """
         raise NotImplementedError
 

@@ -57,7 +57,7 @@ class CachedTeacher:
         folder: Where the cache lives; ``<folder>.partial`` beside it while it is being made.
         teacher: Who is asked for what the cache does not hold.
         texts: Every text that will be asked for.
-        batch_size: Texts a teacher batch.
+        batch_size: Texts per batch given to the teacher.
 
     Attributes:
         wants: What the answers hold besides the logits.

@@ -133,7 +133,7 @@ class Objective(BaseModel):
             teacher: The teacher's answer, likewise; None only if `needs` is empty.
             labels: In a form that it `takes`: label ids ``[batch]``; 0 and 1 for each of several
                 labels ``[batch, labels]``; -100 for a text that has none. Or numbers ``[batch]``,
-                not a number for a text that has none.
+                NaN for a text that has none.
             mask: 1 for tokens and 0 for padding, ``[batch, length]``.
             parts: What `parts` returned.
         """

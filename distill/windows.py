@@ -26,7 +26,7 @@ class Windows:
 
     Attributes:
         counts: Rows of each text, at least 1.
-        numbers: Of each row, the how manieth window of its text it is.
+        numbers: For each row, the index of the window in its text, from 0.
         size: Tokens of every window but a text's last one.
         pool: How a text's logits come from those of its windows: ``mean``, ``max``, or
             ``attention``, the mean weighted by a softmax of each window's mean logit. Logits that

@@ -132,7 +132,7 @@ def _rewrite(model: ir.Model, max_length: int | None) -> list[str]:
 
 
 def _fuse(graph: Any, model: nn.Module) -> Any:
-    """Fuse what onnxruntime's transformer tools recognise; the exporter's attention is not in it.
+    """Fuse what onnxruntime's transformer tools recognize; the exporter's attention is not in it.
 
     Args:
         graph: The model's protobuf.

@@ -20,7 +20,10 @@ _ALONE = 64
 
 
 class ParityError(ExportError):
-    """A file does not answer as its origin; the message says on which batch."""
+    """A file does not answer as its origin; the message says on which batch.
+
+    A run ends with 2, as where its gate says no.
+    """
 
 
 @dataclass(frozen=True)

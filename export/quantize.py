@@ -62,8 +62,8 @@ def quantize_int8(
             ir.to_proto(model),
             target,
             op_types_to_quantize=list(KINDS),
-            nodes_to_quantize=None if only is None else _known_toquantizer(only),
-            nodes_to_exclude=_known_toquantizer(keep_float),
+            nodes_to_quantize=None if only is None else _quantizer_names(only),
+            nodes_to_exclude=_quantizer_names(keep_float),
             **of_weights(per_channel),
         )
 
@@ -96,7 +96,7 @@ def quantizable(source: Path) -> list[str]:
     ]
 
 
-def _known_toquantizer(names: Sequence[str]) -> list[str]:
+def _quantizer_names(names: Sequence[str]) -> list[str]:
     """Add the names that nodes have after the tool has written ``Gemm`` as a product and a sum."""
     return [known for name in names for known in (name, f"{name}_MatMul")]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from recipes.ledger import Row
+from recipes.ledger import Row, held_in
 from recipes.others import float_row, student_of
 from recipes.problems.metrics import higher_is_better
 from recipes.recipe import GateSettings, Recipe
@@ -165,8 +165,9 @@ def gate_latency(row: Row) -> float | None:
 
 def verdict(work: Workspace) -> list[str]:
     """Return why the file may not be shipped; nothing if it may."""
+    form = held_in(work.ledger["student-int8"]) if "student-int8" in work.ledger else "float32"
     return [
-        check.told if check.unit else f"int8 against float: {check.told}"
+        check.told if check.unit else f"{form} against float: {check.told}"
         for check in gate_checks(work)
         if not check.passed
     ]

@@ -16,7 +16,6 @@ from export.quantize import QuantizerError
 from export.session import open_model
 from recipes.console import say
 from recipes.gate import Found, GateCheck, checks, guarded
-from recipes.ledger import Row
 from recipes.others import float_row
 from recipes.proof import size
 from recipes.workspace import Workspace, by_length, load_tokenizer
@@ -288,12 +287,6 @@ def times(tried: Sequence[Tried], chosen: Tried) -> dict[str, Mapping[str, float
     """Return the times of the forms by their names, and as ``gate`` those of the chosen one."""
     found = {one.step: one.latency for one in [*tried, replace(chosen, step="gate")]}
     return {name: latency for name, latency in found.items() if latency is not None}
-
-
-def held_in(row: Row) -> Form:
-    """Return what the weights of a row's file are held in."""
-    usual: Form = "int8" if row.name == "student-int8" else "float32"
-    return next((entry["form"] for entry in row.ladder if entry["chosen"]), usual)
 
 
 def _inputs(batch: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,9 +7,12 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from recipes.errors import RecipeError
+
+if TYPE_CHECKING:
+    from export.ladder import Form
 
 #: Fields of a row that two equal runs need not share.
 TIMINGS = ("seconds", "teacher_seconds", "latency_ms", "tokens_per_second", "peak_memory_bytes")
@@ -99,6 +102,15 @@ class Row:
     def validation_score(self) -> float:
         """The headline metric on the validation rows."""
         return self.validation[self.headline]
+
+
+def held_in(row: Row) -> Form:
+    """Return what the weights of a row's file are held in.
+
+    ``student-int8`` is the row of what quantization chose, whatever that is.
+    """
+    usual: Form = "int8" if row.name == "student-int8" else "float32"
+    return next((entry["form"] for entry in row.ladder if entry["chosen"]), usual)
 
 
 class Ledger:

@@ -20,7 +20,10 @@ def note_rivals(recipe: Recipe) -> None:
     terms = [*distill.objectives, *(imitate.objectives if imitate is not None else ())]
     named: list[tuple[Registry[Any], Any]] = [(strategies, recipe.strategy)]
     named += [(objectives, objective) for objective in terms]
-    named += [(augmentations, way) for way in (*distill.augment, *recipe.train.augment)]
+    trainings = recipe.trainings.values()
+    named += [(objectives, each.loss) for each in trainings if each.loss is not None]
+    ways = [way for each in trainings for way in each.augment]
+    named += [(augmentations, way) for way in (*distill.augment, *ways)]
     for registry, instance in named:
         for name in registry.loaded(type(instance)):
             if message := registry.rivals(name):

@@ -22,7 +22,7 @@ _BUCKET = 50
 
 
 class LengthBuckets(Sampler[int]):
-    """Yields rows so that neighbours are of similar length, in an order fixed by seed and epoch.
+    """Yields rows so that neighbors are of similar length, in an order fixed by seed and epoch.
 
     Args:
         lengths: Length of each row, in tokens.

@@ -210,6 +210,7 @@ class Problem(ABC):
         return self.labels[int(answer)]
 
 
-problems: Registry[type[Problem]] = Registry("problem", group="potstill.problems", base=Problem)
+#: Closed to plug-ins: `edge.py`, which every bundle holds, has to know how each is answered.
+problems: Registry[type[Problem]] = Registry("problem", group="", base=Problem)
 
 from recipes.problems import multi_label, ordinal, regression, single_label  # noqa: E402, F401

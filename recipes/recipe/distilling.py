@@ -116,7 +116,7 @@ class RefineSettings(Settings):
         epochs: Passes over the training rows, at most; the best of them is kept, if it is as good
             on validation rows as what the training before has left.
         learning_rate: Peak of the learning rate.
-        batch_size: Rows a step and process.
+        batch_size: Rows per step, in each process.
     """
 
     epochs: Positive = 6

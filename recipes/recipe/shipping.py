@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from export.graph import Optimize
+from export.tables import Embeddings
 from recipes.recipe.base import Fraction, Settings
 
 
@@ -28,8 +30,8 @@ class ExportSettings(Settings):
 
     quantization: Literal["int8", "auto", "none"] = "int8"
     choose: Literal["first", "pareto"] = "first"
-    embeddings: Literal["int8", "int4"] = "int8"
-    optimize: Literal["none", "basic", "full"] = "full"
+    embeddings: Embeddings = "int8"
+    optimize: Optimize = "full"
 
     @model_validator(mode="after")
     def _quantized(self) -> ExportSettings:

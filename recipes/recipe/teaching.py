@@ -7,6 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from adapters.backbone import Quantization
+from adapters.hardware import Precision
+from adapters.merge import MergeInto
 from distill import Objective, objectives
 from recipes.augmentations import AnyLabelKeepingAugmentation
 from recipes.recipe.base import AnyObjective, Positive, Settings
@@ -23,7 +26,7 @@ class BackboneSettings(Settings):
     """
 
     model: str = "minilm-l6"
-    quantization: Literal["nf4", "int8", "none"] = "nf4"
+    quantization: Quantization = "nf4"
     double_quantization: bool = True
 
 
@@ -68,7 +71,7 @@ class TrainSettings(Settings):
     Attributes:
         epochs: Passes over the training rows, at most.
         learning_rate: Peak of the learning rate, after warm-up and before the linear decay.
-        batch_size: Rows a step and process.
+        batch_size: Rows per step, in each process.
         warmup: Share of all steps in which the learning rate rises.
         weight_decay: Decoupled weight decay (AdamW).
         max_grad_norm: Gradients are clipped to this norm.
@@ -110,7 +113,7 @@ class TrainSettings(Settings):
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
-    precision: Literal["auto", "bf16", "float32"] = "auto"
+    precision: Precision = "auto"
     loss: AnyLabelLoss | None = None
     class_weights: ClassWeights = None
     resample: Resample | None = None
@@ -149,7 +152,7 @@ class ContrastSettings(Settings):
     Attributes:
         epochs: Passes over the training rows.
         learning_rate: Peak of the learning rate.
-        batch_size: Rows a step and process, each compared with all others of them.
+        batch_size: Rows per step, in each process, each compared with all others of them.
         temperature: By which similarities are divided: the smaller, the more the nearest count.
     """
 
@@ -166,4 +169,4 @@ class MergeSettings(Settings):
         into: The checkpoint's own float weights, or the quantized ones turned back to float.
     """
 
-    into: Literal["original", "dequantized"] = "original"
+    into: MergeInto = "original"

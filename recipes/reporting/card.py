@@ -8,8 +8,7 @@ from typing import Any
 
 import yaml
 
-from recipes.ladder import held_in
-from recipes.ledger import Row
+from recipes.ledger import Row, held_in
 from recipes.long_text import told
 from recipes.others import student_of, students
 from recipes.reading import plain

@@ -16,8 +16,7 @@ from export.session import open_model, session_settings
 from recipes.console import say
 from recipes.decide import decide
 from recipes.gate import verdict
-from recipes.ladder import held_in
-from recipes.ledger import Row
+from recipes.ledger import Row, held_in
 from recipes.others import STUDENT, float_row, student_of, students
 from recipes.problems.decision import AS_IT_IS, Decision
 from recipes.proof import agreement, measured, size

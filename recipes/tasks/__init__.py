@@ -1,4 +1,4 @@
-"""What differs between modalities, behind one contract."""
+"""What differs between kinds of rows, behind one contract."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Rows:
         labels: Label names; a label's id is its position. With phases, those that are new in a
             phase come after all that were known before it.
         notes: What was guessed, removed and counted on the way.
-        license: Licence of the data.
+        license: License of the data.
         source: Where the data come from.
         fingerprint: Changes with the rows, their labels, their splits or their phases.
         phases: Names of the phases in which the rows arrive; empty if they arrive all at once.
@@ -81,15 +81,17 @@ class Rows:
 
 
 class Task(ABC):
-    """One modality: its rows and its inputs, in training and at the edge.
+    """What the rows of a run are, and how they become inputs of a model.
+
+    Rows are texts: baselines, embeddings and the edge runtime read them, too.
 
     Attributes:
-        long: How what is too long for the model is read; None cuts it on the right.
+        long: How what is too long for the model is read; None cuts it on the right. Set by the run
+            before `features` is called.
+        pairs: Whether texts are pairs with a tab between them; known once `read` has returned.
     """
 
     long: LongSettings | None = None
-
-    #: Whether texts are pairs with a tab between them; known once the rows are read.
     pairs: bool = False
 
     @abstractmethod
@@ -111,19 +113,47 @@ class Task(ABC):
     def features(
         self, split: Split, tokenizer: PreTrainedTokenizerBase, max_length: int
     ) -> list[dict[str, Any]]:
-        """Return one example a row, ready for `collator`, in the order of the rows."""
+        """Tokenize rows.
+
+        Args:
+            split: The rows.
+            tokenizer: The backbone's.
+            max_length: Tokens that the model reads of a text, special ones included.
+
+        Returns:
+            An example per row, in their order: ``input_ids``, a list of token ids (batches are
+            made of examples of similar length); ``labels``, what `Split.labels` has; ``texts``, the
+            text; and, where `long` reads windows, what `recipes.long_text.marks` says of them.
+        """
 
     @abstractmethod
     def collator(
         self, tokenizer: PreTrainedTokenizerBase
     ) -> Callable[[Sequence[Mapping[str, Any]]], dict[str, Any]]:
-        """Return what makes a batch of examples: padded to its longest."""
+        """Return what makes a batch of examples.
+
+        Returns:
+            A function from examples of `features` to a dict with ``labels`` (a tensor, and first:
+            by it the Trainer counts rows; ``[batch]`` int64, ``[batch, labels]`` or float32 for
+            numbers), ``texts`` (a list), ``input_ids`` and ``attention_mask`` (int64
+            ``[batch, length]``, padded to the longest), and ``windows``
+            (`distill.windows.Windows`) where a text may have several rows of the inputs.
+        """
 
     @abstractmethod
     def processing(
         self, tokenizer: PreTrainedTokenizerBase, max_length: int, inputs: Sequence[str]
     ) -> dict[str, Any]:
-        """Return what the edge runtime has to repeat to make the model's inputs of a text."""
+        """Return what the edge runtime has to repeat to make the model's inputs of a text.
+
+        Args:
+            tokenizer: The backbone's; the bundle holds its ``tokenizer.json``.
+            max_length: As in `features`.
+            inputs: Names of the graph's inputs.
+
+        Returns:
+            Plain data with the keys of `export.bundle.Processing`.
+        """
 
 
 tasks: Registry[type[Task]] = Registry("task", group="potstill.tasks", base=Task)

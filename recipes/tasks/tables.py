@@ -179,7 +179,7 @@ def beside(file: Path) -> str:
 
 
 def _read_delimited(file: Path) -> DataFrame:
-    # csv rather than pandas: it alone tells the line of a row whose neighbours hold line breaks,
+    # csv rather than pandas: it alone tells the line of a row whose neighbors hold line breaks,
     # and it leaves every value as written.
     lines: list[int] = []
     rows: list[list[str]] = []
