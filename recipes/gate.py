@@ -52,7 +52,7 @@ class Found:
     """What was measured of a file, on validation rows only.
 
     Attributes:
-        drop: How much less it has of the metric of `guarded` than the float file, a fraction.
+        drop: How much less it has of `guarded_metric` than the float file, a fraction.
         rows: Share of rows to which both give the same answer.
         batches: The same over batches of every size, length and padding.
         worst: The batch in which both are farthest apart.
@@ -68,7 +68,7 @@ class Found:
     p50: float | None
 
 
-def guarded(recipe: Recipe, headline: str) -> str:
+def guarded_metric(recipe: Recipe, headline: str) -> str:
     """Return the metric that `GateSettings.max_drop` is about.
 
     Args:
@@ -88,7 +88,7 @@ def checks(gate: GateSettings, found: Found, metric: str) -> list[GateCheck]:
     Args:
         gate: The recipe's gate.
         found: What was measured.
-        metric: From `guarded`: what `Found.drop` is of.
+        metric: From `guarded_metric`: what `Found.drop` is of.
     """
     name = metric.replace("_", " ")
     least = gate.min_label_agreement
@@ -138,7 +138,7 @@ def gate_checks(work: Workspace) -> list[GateCheck]:
     if "student-int8" in work.ledger:
         small = work.ledger["student-int8"]
         whole = work.ledger[float_row(student_of(small))]
-        metric = guarded(work.recipe, small.headline)
+        metric = guarded_metric(work.recipe, small.headline)
         found = Found(
             drop=whole.validation[metric] - small.validation[metric],
             rows=small.agreement["validation_labels"],

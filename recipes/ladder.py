@@ -15,7 +15,7 @@ from export.parity import compare
 from export.quantize import QuantizerError
 from export.session import open_model
 from recipes.console import say
-from recipes.gate import Found, GateCheck, checks, guarded
+from recipes.gate import Found, GateCheck, checks, guarded_metric
 from recipes.others import float_row
 from recipes.proof import size
 from recipes.workspace import Workspace, by_length, load_tokenizer
@@ -44,7 +44,7 @@ class Tried:
         refused: What the gate asks in vain of it.
         kept_float: Names of the nodes that stay in float on purpose.
         metrics: On the validation rows.
-        metric: The one of them that it is chosen by; see `recipes.gate.guarded`.
+        metric: The one of them that it is chosen by; see `recipes.gate.guarded_metric`.
         agreement: With the float file, on the validation rows: the fields of the ledger's row.
         size_bytes: Size of the file.
         latency: Milliseconds of single validation rows, ``p50`` and ``p95``.
@@ -98,7 +98,7 @@ class Bench:
         self.student = student
         self.row = work.ledger[float_row(student)]
         self.source = work.folder / self.row.path
-        self.metric = guarded(work.recipe, self.row.headline)
+        self.metric = guarded_metric(work.recipe, self.row.headline)
         self.tokenizer = load_tokenizer(work.folder / student)
         self.collate = work.task.collator(self.tokenizer)
 

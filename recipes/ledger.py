@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recipes.errors import RecipeError
+from recipes.whole_files import write_json
 
 if TYPE_CHECKING:
     from export.ladder import Form
@@ -175,10 +175,3 @@ class Ledger:
     def plain(self) -> list[dict[str, Any]]:
         """Return the rows as plain data."""
         return [asdict(row) for row in self]
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON, whole or not at all: a reader never sees half a file."""
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)  # noqa: PTH105

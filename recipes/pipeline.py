@@ -16,11 +16,11 @@ from recipes.console import is_main, say
 from recipes.distributed import wait
 from recipes.environment import describe
 from recipes.errors import RecipeError
-from recipes.ledger import write_json
 from recipes.preflight import check_possible
 from recipes.reading import changes, plain
 from recipes.recipe import Recipe
 from recipes.stages import STAGES, Stage, first_reader
+from recipes.whole_files import write_json, write_text
 from recipes.workspace import Workspace
 
 #: The file that says which stages have finished, and on which data.
@@ -192,12 +192,10 @@ def _told(work: Workspace) -> dict[str, Any]:
 
 
 def write_recipe(recipe: Recipe, folder: Path) -> None:
-    """Write the resolved recipe into a run's folder, whole or not at all."""
+    """Write the resolved recipe into a run's folder."""
     text = yaml.safe_dump(plain(recipe), sort_keys=False, allow_unicode=True)
     head = "# The resolved recipe of this run:\n#   python -m recipes.run recipe.yaml --out …\n"
-    temporary = folder / f".{RECIPE}.partial"
-    temporary.write_text(head + text, encoding="utf-8")
-    temporary.replace(folder / RECIPE)
+    write_text(folder / RECIPE, head + text)
 
 
 def _check_same(recipe: Recipe, folder: Path, from_stage: str | None) -> None:

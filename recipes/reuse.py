@@ -7,11 +7,12 @@ import os
 import shutil
 from pathlib import Path
 
-from recipes.ledger import Ledger, write_json
+from recipes.ledger import Ledger
 from recipes.pipeline import PROGRESS, write_recipe
 from recipes.reading import differences, plain
 from recipes.recipe import Recipe
 from recipes.stages import SIGNALS, STAGES, first_reader
+from recipes.whole_files import write_json
 
 #: The last stages that two runs may share: all up to the teacher, or what is known without one.
 TEACHER, BASELINE = "merge", "baseline"

@@ -11,7 +11,7 @@ import tiny_bundle
 
 from export import push, serve
 from recipes import compare, data, run
-from recipes.ledger import write_json
+from recipes.whole_files import write_json
 
 TOKEN = "a token that is long enough"
 ROWS = "text,label\n" + "".join(f"text number {n},{'ab'[n % 2]}\n" for n in range(60))

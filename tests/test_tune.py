@@ -28,7 +28,7 @@ import pytest
 import tiny
 
 from recipes.errors import RecipeError
-from recipes.ledger import Ledger, Row, write_json
+from recipes.ledger import Ledger, Row
 from recipes.pipeline import PROGRESS, write_recipe
 from recipes.reading import read_recipe
 from recipes.reporting.search import _page
@@ -38,6 +38,7 @@ from recipes.tuning.plan import make_plan
 from recipes.tuning.space import Choices, Range, read_space
 from recipes.tuning.storage import judge
 from recipes.tuning.study import Study
+from recipes.whole_files import write_json
 
 Make = Callable[[str], Path]
 RATE = "train.learning_rate=log(1e-5,1e-2)"

@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from recipes.ledger import Ledger, Row, write_json
+from recipes.ledger import Ledger, Row
 from recipes.problems.metrics import higher_is_better
 from recipes.reporting.bootstrap import Gain
 from recipes.reporting.comparison_chart import comparison_chart
@@ -20,6 +20,7 @@ from recipes.reporting.summary import named
 from recipes.reporting.table import print_table
 from recipes.reporting.units import headed
 from recipes.tasks.wording import shown
+from recipes.whole_files import write_json
 
 _BASELINES = ("majority", "tfidf-logreg", "frozen-logreg")
 CURVE = "learning_curve.png"

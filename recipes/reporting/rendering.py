@@ -42,10 +42,3 @@ def markdown(text: object) -> str:
 def _as_text(match: re.Match[str]) -> str:
     entities = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
     return entities.get(match.group(), f"\\{match.group()}")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)

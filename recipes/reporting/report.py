@@ -19,7 +19,7 @@ from recipes.reporting.drawing import COLORS
 from recipes.reporting.honesty import between, certainty_part
 from recipes.reporting.ladder import ladder_panel, rungs
 from recipes.reporting.phases import phases_part
-from recipes.reporting.rendering import render, write_text
+from recipes.reporting.rendering import render
 from recipes.reporting.summary import Summary, accuracy, called, latency, speed, summarize
 from recipes.reporting.table import ledger_cells
 from recipes.reporting.units import (
@@ -33,6 +33,7 @@ from recipes.reporting.units import (
     times,
 )
 from recipes.tasks.wording import counted
+from recipes.whole_files import write_text
 from recipes.workspace import Workspace
 
 #: Columns of the ledger's table that hold words.

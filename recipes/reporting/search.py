@@ -7,17 +7,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from recipes.ledger import write_json
 from recipes.reporting import search_charts as charts
 from recipes.reporting.drawing import COLORS
 from recipes.reporting.panels import Panel
-from recipes.reporting.rendering import render, write_text
+from recipes.reporting.rendering import render
 from recipes.reporting.units import MINUS, duration
 from recipes.tasks.wording import counted, listed
 from recipes.tuning.best import BEST
 from recipes.tuning.importance import importances
 from recipes.tuning.plan import Plan
 from recipes.tuning.study import Study, Trial, best_of
+from recipes.whole_files import write_json, write_text
 
 REPORT, TRIALS = "report.html", "trials.json"
 _STATES = ("complete", "pruned", "failed", "running")

@@ -8,11 +8,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from recipes.console import say
-from recipes.ledger import Row, write_json
+from recipes.ledger import Row
 from recipes.linear import Linear
 from recipes.long_text import findings
 from recipes.proof import count, measured, size
 from recipes.tasks.wording import listed
+from recipes.whole_files import write_json
 from recipes.workspace import Workspace, by_length
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from pathlib import Path
 import yaml
 
 from recipes.reading import plain, read_recipe
-from recipes.reporting.rendering import write_text
 from recipes.tuning.study import Study, Trial
+from recipes.whole_files import write_text
 
 BEST = "best.yaml"
 

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from recipes.errors import RecipeError
-from recipes.ledger import write_json
 from recipes.reading import differences
 from recipes.tuning.plan import Plan
 from recipes.tuning.space import combinations, words
 from recipes.tuning.storage import FILE, NAME, PLAIN, check_optuna, open_storage, running
+from recipes.whole_files import write_json
 
 if TYPE_CHECKING:
     import optuna
