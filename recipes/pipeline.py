@@ -215,8 +215,9 @@ def _check_same(recipe: Recipe, folder: Path, from_stage: str | None) -> None:
         if needed < first:
             raise RecipeError(
                 f"The run in {folder} was made with another recipe: {', '.join(changed)} differ. "
-                f"Use the same recipe and overrides, do it anew from the first stage that they "
-                f"change (--from {names[needed]}), or write elsewhere (--out DIR)."
+                f"Use the same recipe and overrides (the run's are in {folder / RECIPE}), do it "
+                f"anew from the first stage that they change (--from {names[needed]}), or write "
+                "elsewhere (--out DIR)."
             )
 
 

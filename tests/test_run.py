@@ -171,6 +171,7 @@ def test_an_existing_run_is_never_written_over(
     assert "Nothing was changed" in refusal(capfd, arguments(whole))
     told = refusal(capfd, arguments(whole, "--resume", "train.epochs=6"))
     assert "train.epochs differ" in told
+    assert f"the run's are in {whole / 'recipe.yaml'}" in told
     assert "--from finetune" in told
     told = refusal(capfd, arguments(whole, "--from", "export", "distill.teacher=live"))
     assert "--from distill" in told
