@@ -63,6 +63,8 @@ PRICES = [f"{n}.5" for n in range(100)]
         (["a;b", "b;c", "a", "c"] * 9, "label", "single_label", 'data.separator=";"'),
         (["a, b", "b, c", "a", "c"] * 9, "label", "single_label", 'data.separator=","'),
         (["arts, music", "law, state", "sport"] * 9, "label", "single_label", ""),
+        ([f"{n % 9},5" for n in range(99)], "stars", "single_label", "taken as names of classes"),
+        (["5 %", "10 %"] * 9, "label", "single_label", "write them as 1234.5"),
         ([f"{year}-01-05" for year in range(1900, 1999)], "label", "single_label", ""),
     ],
 )
