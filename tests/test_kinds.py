@@ -326,3 +326,9 @@ def test_a_label_that_no_rows_are_left_of(tmp_path: Path) -> None:
     some = written(tmp_path / "d.jsonl", [["a"]] * 4)
     with pytest.raises(RecipeError, match=r"No row of c\.jsonl has a label"):
         read(bare, f"data.validation={some}", "data.min_rows=2")
+
+
+def test_numbers_without_a_finite_deviation_are_refused(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.csv", [*PRICES, "1.7976931348623157e308"], "price")
+    with pytest.raises(RecipeError, match=r"too far apart.*line 102"):
+        read(path)

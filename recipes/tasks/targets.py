@@ -242,6 +242,7 @@ def check_targets(
                 f"All numbers of {called['train']} are {train['label'].iloc[0]}: there is nothing "
                 "to learn. Name another column with data.label=NAME."
             )
+        _check_scale(train, called["train"])
         return []
     sets = {name: part["label"].map(json.loads) for name, part in parts.items()}
     known = {label for each in sets["train"] for label in each}
@@ -265,6 +266,22 @@ def check_targets(
                 f"there say nothing about {'it' if len(lacking) == 1 else 'them'}."
             )
     return notes
+
+
+def _check_scale(train: DataFrame, called: str) -> None:
+    """Refuse numbers whose deviation is no number: in such deviations all of them are alike."""
+    import numpy as np
+
+    values = train["label"].to_numpy(dtype=np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        deviation = values.std()
+    if not np.isfinite(deviation):
+        row = train.index[np.abs(values).argmax()]
+        raise RecipeError(
+            f"The numbers of {called} are too far apart to be learnt: from {values.min():g} to "
+            f"{values.max():g} ({row_names(train, [row])}). Empty the field where such a number "
+            "stands for none, or write logarithms."
+        )
 
 
 def _several(
