@@ -23,6 +23,7 @@ from recipes.look.looking import look_at_recipe, look_at_rows
 from recipes.look.prints import Prints
 from recipes.reading import read_recipe
 from recipes.reporting.data import data_part
+from recipes.tasks.wording import measured
 
 Make = Callable[[str], Path]
 Row = tuple[str, str]
@@ -457,6 +458,16 @@ def test_help_is_quick_and_shows_examples() -> None:
     assert "python -m recipes.data reviews.csv" in done.stdout
     for heavy in ("torch", "sklearn", "pandas"):
         assert f" {heavy}\n" not in done.stderr
+
+
+def test_numbers_are_told_as_closely_as_they_differ(tmp_path: Path, tiny_backbone: Make) -> None:
+    rows = [(f"text {n}", str(1_000_000 + n)) for n in range(300)]
+    path = write(tmp_path / "a.csv", rows)
+    work = workspace(tmp_path / "run", tiny_backbone("bert"), f"data.train={path}")
+    assert work.problem.told(work.rows.train.labels[0]) in {label for _, label in rows}
+    told = look_at_rows(work).facts["numbers"]
+    assert told == "from 1000000 to 1000299, half of them at most 1000149"
+    assert [measured(number, 1e9) for number in (1.25, 3e9, 0)] == ["1.25", "3e+09", "0"]
 
 
 def test_a_run_looks_at_its_rows_and_the_report_shows_it(

@@ -31,7 +31,7 @@ from recipes.problems import problems
 from recipes.recipe import Recipe
 from recipes.tasks.columns import label_name, label_names
 from recipes.tasks.kinds import find_problem
-from recipes.tasks.wording import counted, listed, shown
+from recipes.tasks.wording import counted, listed, measured, shown
 
 if TYPE_CHECKING:
     import numpy as np
@@ -266,10 +266,11 @@ def _tell_rows(look: Look, gathered: Gathered, problem: str) -> None:
 def _tell_numbers(look: Look, gathered: Gathered) -> None:
     numbers = sorted(n for example in gathered.sample if (n := number_of(example)) is not None)
     if numbers and gathered.labelled:
-        look.facts["numbers"] = (
-            f"from {numbers[0]:.4g} to {numbers[-1]:.4g}, half of them at most "
-            f"{numbers[(len(numbers) - 1) // 2]:.4g}"
+        spread = numbers[-1] - numbers[0]
+        low, middle, high = (
+            measured(numbers[place], spread) for place in (0, (len(numbers) - 1) // 2, -1)
         )
+        look.facts["numbers"] = f"from {low} to {high}, half of them at most {middle}"
 
 
 def _check_tokens(look: Look, gathered: Gathered, recipe: Recipe, offline: bool) -> None:
