@@ -460,6 +460,26 @@ def test_help_is_quick_and_shows_examples() -> None:
         assert f" {heavy}\n" not in done.stderr
 
 
+def test_pairs_are_counted_as_they_are_read(tmp_path: Path, look: Callable[..., Look]) -> None:
+    names = ("premise", "hypothesis", "label")
+    rows = [("the cat " * 6, f"a dog is {'red ' * (n + 1)}", "yn"[n % 2]) for n in range(60)]
+    told = look(write(tmp_path / "a.csv", rows, names), "data.max_length=32")
+    assert "the longest 78;" in told.facts["tokens"]  # 12 + 3 + 60 and three special ones
+    long = found(told, "long-texts")
+    assert long.what.startswith("46 pairs")  # from 15 on: 30 and three
+    assert "windows" not in long.change  # a run refuses them
+    huge = [("cat " * 9000, "dog", "y"), *rows]
+    assert "more than" in look(write(tmp_path / "b.csv", huge, names)).facts["tokens"]
+
+
+def test_what_is_drawn_of_the_rows_is_refused_in_the_look_too(
+    tmp_path: Path, look: Callable[..., Look]
+) -> None:
+    rows = [(f"text {n}", f"{n}.5") for n in range(60)]
+    told = look(write(tmp_path / "a.csv", rows), "data.per_class=4")
+    assert "data.per_class" in found(told, "refused").what
+
+
 def test_numbers_are_told_as_closely_as_they_differ(tmp_path: Path, tiny_backbone: Make) -> None:
     rows = [(f"text {n}", str(1_000_000 + n)) for n in range(300)]
     path = write(tmp_path / "a.csv", rows)
