@@ -56,7 +56,7 @@ def tokens(
         return rows
     whole = long is not None and long.way != "head"
     encoded = tokenizer(
-        *_pieces(texts, pairs),
+        *pieces(texts, pairs),
         truncation=not whole,
         max_length=None if whole else max_length,
         return_special_tokens_mask=whole,
@@ -76,7 +76,7 @@ def tokens(
     ]
 
 
-def _pieces(texts: Sequence[str], pairs: bool) -> tuple[list[str], ...]:
+def pieces(texts: Sequence[str], pairs: bool) -> tuple[list[str], ...]:
     """Return what a tokenizer is given: the texts, or of pairs all first and all second ones."""
     if not pairs or PAIR not in texts[0]:
         return (list(texts),)

@@ -306,6 +306,8 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
             f"The tokenizer in {path} has no fast form (tokenizer.json) or no padding token; the "
             "edge runtime needs both. Choose another backbone."
         )
+    # Some were saved to keep the end of a text; data.long says what is kept, here and at the edge.
+    tokenizer.truncation_side = "right"
     return tokenizer
 
 

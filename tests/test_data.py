@@ -23,6 +23,7 @@ from recipes.look.looking import look_at_recipe, look_at_rows
 from recipes.look.prints import Prints
 from recipes.reading import read_recipe
 from recipes.reporting.data import data_part
+from recipes.tasks.wording import measured
 
 Make = Callable[[str], Path]
 Row = tuple[str, str]
@@ -457,6 +458,36 @@ def test_help_is_quick_and_shows_examples() -> None:
     assert "python -m recipes.data reviews.csv" in done.stdout
     for heavy in ("torch", "sklearn", "pandas"):
         assert f" {heavy}\n" not in done.stderr
+
+
+def test_pairs_are_counted_as_they_are_read(tmp_path: Path, look: Callable[..., Look]) -> None:
+    names = ("premise", "hypothesis", "label")
+    rows = [("the cat " * 6, f"a dog is {'red ' * (n + 1)}", "yn"[n % 2]) for n in range(60)]
+    told = look(write(tmp_path / "a.csv", rows, names), "data.max_length=32")
+    assert "the longest 78;" in told.facts["tokens"]  # 12 + 3 + 60 and three special ones
+    long = found(told, "long-texts")
+    assert long.what.startswith("46 pairs")  # from 15 on: 30 and three
+    assert "windows" not in long.change  # a run refuses them
+    huge = [("cat " * 9000, "dog", "y"), *rows]
+    assert "more than" in look(write(tmp_path / "b.csv", huge, names)).facts["tokens"]
+
+
+def test_what_is_drawn_of_the_rows_is_refused_in_the_look_too(
+    tmp_path: Path, look: Callable[..., Look]
+) -> None:
+    rows = [(f"text {n}", f"{n}.5") for n in range(60)]
+    told = look(write(tmp_path / "a.csv", rows), "data.per_class=4")
+    assert "data.per_class" in found(told, "refused").what
+
+
+def test_numbers_are_told_as_closely_as_they_differ(tmp_path: Path, tiny_backbone: Make) -> None:
+    rows = [(f"text {n}", str(1_000_000 + n)) for n in range(300)]
+    path = write(tmp_path / "a.csv", rows)
+    work = workspace(tmp_path / "run", tiny_backbone("bert"), f"data.train={path}")
+    assert work.problem.told(work.rows.train.labels[0]) in {label for _, label in rows}
+    told = look_at_rows(work).facts["numbers"]
+    assert told == "from 1000000 to 1000299, half of them at most 1000149"
+    assert [measured(number, 1e9) for number in (1.25, 3e9, 0)] == ["1.25", "3e+09", "0"]
 
 
 def test_a_run_looks_at_its_rows_and_the_report_shows_it(

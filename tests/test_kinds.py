@@ -63,6 +63,8 @@ PRICES = [f"{n}.5" for n in range(100)]
         (["a;b", "b;c", "a", "c"] * 9, "label", "single_label", 'data.separator=";"'),
         (["a, b", "b, c", "a", "c"] * 9, "label", "single_label", 'data.separator=","'),
         (["arts, music", "law, state", "sport"] * 9, "label", "single_label", ""),
+        ([f"{n % 9},5" for n in range(99)], "stars", "single_label", "taken as names of classes"),
+        (["5 %", "10 %"] * 9, "label", "single_label", "write them as 1234.5"),
         ([f"{year}-01-05" for year in range(1900, 1999)], "label", "single_label", ""),
     ],
 )
@@ -286,3 +288,47 @@ def test_a_number_far_from_all_others_is_told(tmp_path: Path) -> None:
     (found,) = [finding for finding in far.findings if finding.code == "far-numbers"]
     assert "1 row has a number" in found.what
     assert found.where == "line 121 of b.csv"
+
+
+def lines(path: Path, rows: list[tuple[str, str]]) -> Path:
+    pd.DataFrame(rows, columns=["text", "label"]).to_csv(path, index=False)
+    return path
+
+
+def test_few_rows_are_few_different_texts(tmp_path: Path) -> None:
+    """Copies are taken out, so that they do not make a label frequent enough."""
+    rows = [(f"text number {n}", "ab"[n % 2]) for n in range(40)]
+    path = lines(tmp_path / "a.csv", [*rows, *[("the same", "rare")] * 6])
+    assert read(path, "data.min_rows=3").labels == ["a", "b"]
+    look = look_at_recipe(recipe(path, "data.min_rows=3"), offline=True)
+    assert not look.count("error")
+    # Nor do texts that the test data have, too: none of them is left to learn from.
+    test = lines(tmp_path / "b.csv", [(f"odd {n}", "rare") for n in range(4)] + rows[:4])
+    path = lines(tmp_path / "c.csv", [*rows, *[(f"odd {n}", "rare") for n in range(4)]])
+    given = [f"data.test={test}", "data.min_rows=3"]
+    found = read(path, *given)
+    assert found.labels == ["a", "b"]
+    assert len(found.test) == 4
+    assert not look_at_recipe(recipe(path, *given), offline=True).count("error")
+
+
+def test_a_label_that_no_rows_are_left_of(tmp_path: Path) -> None:
+    rows = [(f"text number {n}", "ab"[n % 2]) for n in range(40)]
+    path = lines(tmp_path / "a.csv", [*rows, ("odd", "rare")])
+    with pytest.raises(RecipeError, match='of "rare", on 1 different text to learn from'):
+        read(path, "data.min_rows=3", "data.rare=merge")
+    test = lines(tmp_path / "b.csv", [("other", "rare"), ("others", "rare")])
+    given = [f"data.test={test}", "data.min_rows=3"]
+    with pytest.raises(RecipeError, match=r"no row of b\.csv.*leave out data\.test"):
+        read(path, *given)
+    assert look_at_recipe(recipe(path, *given), offline=True).count("error") == 1
+    bare = written(tmp_path / "c.jsonl", [[]] * 40)
+    some = written(tmp_path / "d.jsonl", [["a"]] * 4)
+    with pytest.raises(RecipeError, match=r"No row of c\.jsonl has a label"):
+        read(bare, f"data.validation={some}", "data.min_rows=2")
+
+
+def test_numbers_without_a_finite_deviation_are_refused(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.csv", [*PRICES, "1.7976931348623157e308"], "price")
+    with pytest.raises(RecipeError, match=r"too far apart.*line 102"):
+        read(path)

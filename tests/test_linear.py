@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import csv
+from itertools import product
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.sparse import csr_array
+from tiny_work import workspace
 
 from recipes.linear import Linear
 from recipes.problems import problems
+from recipes.stages.baseline import tfidf_logreg
 
 RNG = np.random.default_rng(0)
 FEATURES = RNG.normal(size=(300, 12)) * (RNG.random((300, 12)) < 0.5)
@@ -43,3 +49,15 @@ def test_sparse_features_are_answered_as_dense_ones(
     assert scores[1] == pytest.approx(scores[0], abs=0.06)
     if names == "ab":
         assert known.probabilities(other) == pytest.approx(known.probabilities(one), abs=0.01)
+
+
+def test_texts_without_a_word_of_two_letters_are_counted_by_their_signs(tmp_path: Path) -> None:
+    texts = ["".join(signs) for signs in product("\N{GRINNING FACE}\N{POUTING FACE}!?", repeat=4)]
+    with (tmp_path / "run.csv").open("w", newline="", encoding="utf-8") as file:
+        rows = [(text, "sure" if "!" in text else "open") for text in texts]
+        csv.writer(file).writerows([("text", "label"), *rows])
+    work = workspace(tmp_path / "run", tmp_path)
+    answer, facts = tfidf_logreg(work)
+    found = work.problem.metrics(answer(work.rows.test.texts), work.rows.test.labels)
+    assert found["accuracy"] > 0.9
+    assert facts["size_bytes"] > 0

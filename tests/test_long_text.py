@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -15,6 +16,7 @@ import tiny
 import tiny_work
 import torch
 from tiny_bundle import GOLDEN, make_bundle, make_tokenizer
+from tokenizers import Tokenizer
 
 from adapters.backbone import load_backbone
 from distill import CachedTeacher, LiveTeacher
@@ -25,7 +27,7 @@ from export.parity import compare, require_equal
 from export.predict import Scorer
 from export.session import open_model
 from recipes.errors import RecipeError
-from recipes.long_text import Drawn, check_pool, findings, reading
+from recipes.long_text import Drawn, check_pool, findings, reading, tokens
 from recipes.problems import Problem
 from recipes.problems.classes import UNLABELLED
 from recipes.problems.single_label import SingleLabel
@@ -35,7 +37,7 @@ from recipes.stages import STAGES
 from recipes.tasks import Split
 from recipes.tasks.text_classification import TextClassification
 from recipes.training import Classifier, fit
-from recipes.workspace import Workspace, by_length, torch_call
+from recipes.workspace import Workspace, by_length, load_tokenizer, torch_call
 
 Make = Callable[[str], Path]
 LENGTH, ROOM = 16, 14
@@ -528,3 +530,17 @@ def test_reading_a_few_rows_at_a_time_changes_no_answer(
         seen.clear()
         by_text(call, inputs, None)
         assert seen == [rows]
+
+
+def test_a_backbone_saved_to_keep_the_end_is_read_as_the_edge_reads(tmp_path: Path) -> None:
+    """What is kept of a long text is for ``data.long`` to say, not for the backbone's files."""
+    tiny.tokenizer().save_pretrained(tmp_path)
+    config = tmp_path / "tokenizer_config.json"
+    told = json.loads(config.read_text())
+    config.write_text(json.dumps({**told, "truncation_side": "left"}))
+    tokenizer = load_tokenizer(tmp_path)
+    raw = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    raw.enable_truncation(5)
+    for words, pairs in ("cat dog horse bird fish", False), ("cat dog\thorse bird fish", True):
+        ids = raw.encode(*words.split("\t")).ids
+        assert tokens(tokenizer, [words], 5, None, pairs) == [ids]

@@ -231,3 +231,20 @@ def test_a_share_of_few_rows_is_not_certain() -> None:
     low, high = share_interval(1.0, 10)
     assert 0.6 < low < 0.8
     assert high == pytest.approx(1)
+
+
+def test_one_label_that_a_row_may_have_is_judged_by_its_own_rows() -> None:
+    """The answer no is no label, as little as where there are several."""
+    problem = problems.get("multi_label")(["urgent"], [(1,), (0,)])
+    truth = [(1,), (1,), (1,), (0,), (0,), (0,)]
+    logits = np.array([[2.0], [2.0], [-2.0], [2.0], [-2.0], [-2.0]])
+    found = problem.all_metrics(logits, truth)
+    two_thirds = ("micro_f1", "macro_f1", "weighted_f1", "precision", "recall", "macro_recall")
+    assert {name: found[name] for name in two_thirds} == pytest.approx(
+        dict.fromkeys(two_thirds, 2 / 3)
+    )
+    assert problem.by_class(logits, truth)["labels"] == {
+        "urgent": pytest.approx({"precision": 2 / 3, "recall": 2 / 3, "f1": 2 / 3, "rows": 3})
+    }
+    nobody = problem.metrics(logits, [(0,)] * 6)
+    assert nobody["micro_f1"] == nobody["macro_f1"] == 0

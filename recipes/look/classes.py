@@ -77,18 +77,31 @@ def class_findings(gathered: Gathered, recipe: Recipe, problem: str) -> Iterator
 
 
 def rare_labels(
-    settings: DataSettings, counts: Mapping[str, Counter[str]], texts: Counter[str]
+    settings: DataSettings,
+    counts: Mapping[str, Counter[str]],
+    texts: Counter[str],
+    several: bool = False,
 ) -> Iterator[Finding]:
     """Tell of the labels that ``data.min_rows`` takes out, and take them out of the counts.
+
+    They are those that `recipes.tasks.targets.without_rare` takes out.
 
     Args:
         settings: Of which `DataSettings.min_rows` and `DataSettings.rare` are used.
         counts: Rows of each label by split.
         texts: Different texts of each label.
+        several: Whether a row has any number of them.
     """
-    if settings.min_rows is None:
+    least = settings.min_rows
+    if least is None:
         return
-    rare = {label: n for label, n in counts["train"].items() if n < settings.min_rows}
+    needed = min(least, 1 if several else 1 + (3 - len(counts)))
+    train = counts["train"]
+    rare = {
+        label: train[label]
+        for label in dict.fromkeys(label for each in counts.values() for label in each)
+        if train[label] < least or texts[label] < needed
+    }
     if rare:
         yield _rare(rare, settings)
     for counter in (*counts.values(), texts):
@@ -102,7 +115,8 @@ def _rare(rare: Mapping[str, int], settings: DataSettings) -> Finding:
     return Finding(
         "rare-class",
         "note",
-        f"{counted(len(rare), 'label')} of fewer than {settings.min_rows} rows: {told(rare)}.",
+        f"{counted(len(rare), 'label')} of fewer than {settings.min_rows} rows, or on too few "
+        f"different texts: {told(rare)}.",
         does=f"A run makes one label of {them}." if merged else f"A run leaves {them} out.",
         change=f"data.min_rows={settings.min_rows} says so; data.rare="
         f"{f'drop leaves {them} out' if merged else f'merge makes one label of {them}'}.",

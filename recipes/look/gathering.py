@@ -16,7 +16,7 @@ from recipes.tasks.columns import problem_of
 from recipes.tasks.wording import shown
 
 #: Rows of the sample, the characters that they hold together, and those that are kept of one.
-SAMPLE, _TOGETHER, _KEPT = 20_000, 32_000_000, 20_000
+SAMPLE, _TOGETHER, KEPT = 20_000, 32_000_000, 20_000
 #: Distinct labels from which on no further ones are counted by name.
 _LABELS = 100_000
 
@@ -28,6 +28,7 @@ class Gathered:
     Attributes:
         max_characters: Length from which a text is unusable.
         labelled: Whether the rows have a column of labels.
+        pairs: Whether texts are pairs with a tab between them.
         limit: Rows of the sample.
         seed: Of the sample.
         rows: Rows of each origin, the unusable ones too.
@@ -44,6 +45,7 @@ class Gathered:
 
     max_characters: int
     labelled: bool = True
+    pairs: bool = False
     limit: int = SAMPLE
     seed: int = 0
     rows: Counter[Origin] = field(default_factory=Counter)
@@ -114,8 +116,8 @@ class Gathered:
         lot, full = self._chance.random(), len(self._heap) >= self.limit
         if full and lot > -self._heap[0][0]:
             return
-        if len(example.text) > _KEPT:
-            example = replace(example, text=example.text[:_KEPT])
+        if len(example.text) > KEPT:
+            example = replace(example, text=example.text[:KEPT])
         heapq.heappush(self._heap, (-lot, -self.rows.total(), example))
         self._held += len(example.text)
         while len(self._heap) > self.limit or self._held > _TOGETHER:

@@ -30,8 +30,9 @@ from recipes.look.tokens import token_findings
 from recipes.problems import problems
 from recipes.recipe import Recipe
 from recipes.tasks.columns import label_name, label_names
+from recipes.tasks.fewer import fewer
 from recipes.tasks.kinds import find_problem
-from recipes.tasks.wording import counted, listed, shown
+from recipes.tasks.wording import counted, listed, measured, shown
 
 if TYPE_CHECKING:
     import numpy as np
@@ -82,6 +83,7 @@ def look_at_rows(work: Workspace, embeddings: Mapping[str, np.ndarray] | None = 
     rows = work.rows
     look = Look(rows.source)
     gathered = Gathered(work.recipe.data.max_characters, limit=_IN_RUN)
+    gathered.pairs = work.task.pairs
     several = rows.problem == "multi_label"
     for name in ("train", "validation", "test"):
         split = getattr(rows, name)
@@ -105,15 +107,8 @@ def look_at_rows(work: Workspace, embeddings: Mapping[str, np.ndarray] | None = 
 
         vectors = np.stack([embeddings[e.origin.split][e.number - 1] for e in gathered.sample])
     _check(look, gathered, work.recipe, rows.problem, vectors)
-    look.add(
-        token_findings(
-            [example.text for example in gathered.sample],
-            work.tokenizer,
-            work.max_length,
-            told(work.recipe.data.long, work.max_length),
-            look.facts,
-        )
-    )
+    way = told(work.recipe.data.long, work.max_length)
+    look.add(token_findings(gathered, work.tokenizer, work.max_length, way, look.facts))
     look.seconds = time.perf_counter() - start
     return look
 
@@ -133,6 +128,7 @@ def _gather(sources: Sequence[Source], recipe: Recipe, gathered: Gathered, look:
                     values = [columns.label_of(row) for _, row in window]
                     if place == 0:
                         look.facts["columns"] = columns.told()
+                        gathered.pairs = columns.pair is not None
                     if place == 0 and columns.labels:
                         problem = _problem(look, values, columns, recipe, source)
                     elif place == 0:
@@ -266,10 +262,11 @@ def _tell_rows(look: Look, gathered: Gathered, problem: str) -> None:
 def _tell_numbers(look: Look, gathered: Gathered) -> None:
     numbers = sorted(n for example in gathered.sample if (n := number_of(example)) is not None)
     if numbers and gathered.labelled:
-        look.facts["numbers"] = (
-            f"from {numbers[0]:.4g} to {numbers[-1]:.4g}, half of them at most "
-            f"{numbers[(len(numbers) - 1) // 2]:.4g}"
+        spread = numbers[-1] - numbers[0]
+        low, middle, high = (
+            measured(numbers[place], spread) for place in (0, (len(numbers) - 1) // 2, -1)
         )
+        look.facts["numbers"] = f"from {low} to {high}, half of them at most {middle}"
 
 
 def _check_tokens(look: Look, gathered: Gathered, recipe: Recipe, offline: bool) -> None:
@@ -292,8 +289,7 @@ def _check_tokens(look: Look, gathered: Gathered, recipe: Recipe, offline: bool)
     except RecipeError as error:
         look.add([Finding("max-length", "error", str(error), does="A run refuses the recipe.")])
         return
-    texts = [example.text for example in gathered.sample]
-    look.add(token_findings(texts, tokenizer, limit, told(recipe.data.long, limit), look.facts))
+    look.add(token_findings(gathered, tokenizer, limit, told(recipe.data.long, limit), look.facts))
 
 
 def _check_refusal(
@@ -306,7 +302,7 @@ def _check_refusal(
         return
     read: Callable[..., Any] = tasks.get(recipe.task)().read
     try:
-        rows = read(recipe.data, recipe.phases, offline=offline)
+        rows = fewer(read(recipe.data, recipe.phases, offline=offline), recipe.data, recipe.seed)
     except RecipeError as error:
         look.add([Finding("refused", "error", str(error), does="A run refuses the data.")])
         return

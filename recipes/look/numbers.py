@@ -15,7 +15,7 @@ from recipes.look.findings import LISTED, NAMED, Finding, places
 from recipes.look.leaks import by_form, leaking_column, number_in, three
 from recipes.look.suspects import DOES, LEAST, MANY, first_rows, words_of
 from recipes.tasks.columns import number
-from recipes.tasks.wording import agree, counted, shown
+from recipes.tasks.wording import agree, counted, measured, shown
 
 if TYPE_CHECKING:
     import numpy as np
@@ -77,7 +77,8 @@ def _far(examples: Sequence[Example], numbers: np.ndarray) -> Iterator[Finding]:
         "far-numbers",
         "warning",
         f"{counted(len(found), 'row')} {agree(len(found), 'have')} a number far from all others, "
-        f"such as {found[0].label}; half of all lie between {low:.4g} and {high:.4g}.",
+        f"such as {found[0].label}; half of all lie between {measured(low, high - low)} and "
+        f"{measured(high, high - low)}.",
         places([(example.origin, example.number) for example in found]),
         "A run learns numbers in deviations from their mean, and such a one decides both.",
         "Mend these numbers, or take the rows out.",
@@ -142,7 +143,7 @@ def _suspects(
         "baseline/data.json.",
         [
             f"{places([(example.origin, example.number)])}: {shown(example.text, 80)} says "
-            f"{example.label}, looks like {number:.4g}"
+            f"{example.label}, looks like {measured(number, numbers.std())}"
             for example, number in found[:NAMED]
         ],
         [(example.origin.name, example.number) for example, _ in found[:LISTED]],

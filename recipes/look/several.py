@@ -64,7 +64,7 @@ def several_findings(gathered: Gathered, recipe: Recipe) -> Iterator[Finding]:
             change="Check data.label=NAME and data.separator.",
         )
         return
-    yield from rare_labels(recipe.data, counts, texts)
+    yield from rare_labels(recipe.data, counts, texts, several=True)
     yield from _unknown(counts)
     yield from _too_few(counts, texts)
     yield from _constant(gathered, train)

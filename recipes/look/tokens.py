@@ -6,7 +6,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from export.edge import PAIR
+from recipes.long_text import pieces
 from recipes.look.findings import Finding
+from recipes.look.gathering import KEPT, Gathered
 from recipes.tasks.wording import agree, counted, listed, shown
 
 if TYPE_CHECKING:
@@ -18,10 +21,11 @@ _COUNTED = 1_000_000
 _BATCH = 256
 #: Shares of texts that are cut and of tokens that are unknown from which on that is a warning.
 _CUT, _UNKNOWN = 0.05, 0.01
+_WAYS = "data.long.way=windows reads all of them, head_tail their end too; "
 
 
 def token_findings(
-    texts: Sequence[str],
+    gathered: Gathered,
     tokenizer: PreTrainedTokenizerBase,
     max_length: int,
     way: str,
@@ -30,7 +34,7 @@ def token_findings(
     """Tell how long the texts are, how many are cut, and which words are unknown.
 
     Args:
-        texts: Some of them, or all.
+        gathered: The rows.
         tokenizer: The backbone's.
         max_length: Tokens that are read at once.
         way: How longer texts are read.
@@ -38,16 +42,19 @@ def token_findings(
     """
     import numpy as np
 
+    texts, pairs = [example.text for example in gathered.sample], gathered.pairs
     step = -(-sum(map(len, texts)) // _COUNTED) or 1
     read = texts[::step]
-    lengths, unknown = _counted(read, tokenizer)
-    special = tokenizer.num_special_tokens_to_add()
+    lengths, unknown = _counted(read, tokenizer, pairs)
+    special = tokenizer.num_special_tokens_to_add(pair=pairs)
     total = int(lengths.sum()) - special * len(lengths)
     half, most = np.percentile(lengths, (50, 95))
+    # Of a text with more characters than are kept its beginning was counted.
+    longest = f"{'more than ' * any(len(text) == KEPT for text in read)}{lengths.max()}"
     among = "" if step == 1 else f" (of {len(read):,} texts, drawn evenly)"
     facts["tokens"] = (
-        f"half of the texts have at most {half:.0f}, 95% at most {most:.0f}, the longest "
-        f"{lengths.max()}; the limit is {max_length}{among}"
+        f"half of the {'pairs' if pairs else 'texts'} have at most {half:.0f}, 95% at most "
+        f"{most:.0f}, the longest {longest}; the limit is {max_length}{among}"
     )
     facts["unknown tokens"] = f"{unknown.total() / max(1, total):.2%}{among}"
     cut = int((lengths > max_length).sum())
@@ -56,11 +63,11 @@ def token_findings(
         yield Finding(
             "long-texts",
             "warning" if share >= _CUT else "note",
-            f"{counted(cut, 'text')} ({share:.1%}) {agree(cut, 'have')} more than "
-            f"{max_length} tokens{among}.",
-            does=f"A run reads them so: {way}.",
-            change="data.long.way=windows reads all of them, head_tail their end too; "
-            "data.max_length=N reads more at once, up to the backbone's own limit. Both cost time.",
+            f"{counted(cut, 'pair' if pairs else 'text')} ({share:.1%}) {agree(cut, 'have')} more "
+            f"than {max_length} tokens{among}.",
+            does=f"A run reads them so: {way}" + (", the longer text first." if pairs else "."),
+            change=("" if pairs else _WAYS) + "data.max_length=N reads more at once, up to the "
+            "backbone's own limit. More tokens cost more time.",
         )
     if unknown:
         share = unknown.total() / max(1, total)
@@ -75,7 +82,7 @@ def token_findings(
 
 
 def _counted(
-    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase
+    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, pairs: bool
 ) -> tuple[np.ndarray, Counter[str]]:
     """Return the tokens of each text, special ones too, and what stands where one is unknown."""
     import numpy as np
@@ -84,17 +91,22 @@ def _counted(
     unknown: Counter[str] = Counter()
     for start in range(0, len(texts), _BATCH):
         batch = list(texts[start : start + _BATCH])
+        if pairs:  # what is kept of a long one may end before its second text
+            batch = [text if PAIR in text else text + PAIR for text in batch]
         encoded: Any = tokenizer(
-            batch, return_offsets_mapping=True, truncation=False, verbose=False
+            *pieces(batch, pairs), return_offsets_mapping=True, truncation=False, verbose=False
         )
-        for text, ids, spans in zip(
-            batch, encoded["input_ids"], encoded["offset_mapping"], strict=True
+        for place, (text, ids, spans) in enumerate(
+            zip(batch, encoded["input_ids"], encoded["offset_mapping"], strict=True)
         ):
             lengths.append(len(ids))
             if tokenizer.unk_token_id in ids:
+                parts = text.split(PAIR, 1) if pairs else [text]
                 unknown.update(
-                    text[first:last]
-                    for token, (first, last) in zip(ids, spans, strict=True)
-                    if token == tokenizer.unk_token_id
+                    parts[part][first:last]
+                    for token, (first, last), part in zip(
+                        ids, spans, encoded.sequence_ids(place), strict=True
+                    )
+                    if token == tokenizer.unk_token_id and part is not None
                 )
     return np.array(lengths), unknown

@@ -208,7 +208,9 @@ def label_scores(
     """
     from sklearn.metrics import precision_recall_fscore_support
 
-    columns = precision_recall_fscore_support(truth, given, average=None, zero_division=0)
+    columns = precision_recall_fscore_support(
+        as_labels(truth), as_labels(given), labels=range(len(labels)), average=None, zero_division=0
+    )
     rows = zip(*(column.tolist() for column in columns), strict=True)
     names = ("precision", "recall", "f1", "rows")
     return {
@@ -235,11 +237,22 @@ def label_averages(
     found: dict[str, float] = {}
     for average in ("macro", "weighted") if len(occur) else ():
         *scores, _ = precision_recall_fscore_support(
-            truth, given, labels=occur, average=average, zero_division=0
+            as_labels(truth), as_labels(given), labels=occur, average=average, zero_division=0
         )
         names = ("precision", "recall", "f1")
         found |= {f"{average}_{name}": float(s) for name, s in zip(names, scores, strict=True)}
     return found
+
+
+def as_labels(rows: NDArray[np.integer[Any]]) -> NDArray[np.integer[Any]]:
+    """Return 0 and 1 by label ``[N, C]`` in a form that scikit-learn takes for labels.
+
+    One column it would take for two classes, and judge the answer no, too: beside it stands a label
+    that no row has.
+    """
+    import numpy as np
+
+    return rows if rows.shape[1] > 1 else np.pad(rows, ((0, 0), (0, 1)))
 
 
 def counted_metrics(

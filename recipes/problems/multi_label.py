@@ -59,12 +59,15 @@ class MultiLabel(Problem):
         import numpy as np
         from sklearn.metrics import f1_score, precision_recall_fscore_support
 
+        from recipes.problems.metrics import as_labels
+
         given, truth = self.answers(logits), np.asarray(labels)
+        both = as_labels(truth), as_labels(given)
         precision, recall, f1, _ = precision_recall_fscore_support(
-            truth, given, average="micro", zero_division=0
+            *both, average="micro", zero_division=0
         )
         occurs = np.flatnonzero(truth.any(axis=0))
-        macro = f1_score(truth, given, labels=occurs, average="macro", zero_division=0)
+        macro = f1_score(*both, labels=occurs, average="macro", zero_division=0)
         return {
             "micro_f1": float(f1),
             "macro_f1": float(macro) if len(occurs) else 0.0,

@@ -97,7 +97,9 @@ class Regression(Problem):
 
     def told(self, answer: Any) -> str:
         """Write the number in its own unit."""
-        return f"{float(self._number(answer)):.4g}"
+        from recipes.tasks.wording import measured
+
+        return measured(float(self._number(answer)), self.facts["scale"]["deviation"])
 
     def numbers(self, logits: Any) -> np.ndarray:
         """Return numbers ``[rows]`` in their own unit, of logits or of the labels of rows."""

@@ -65,7 +65,8 @@ class DataSettings(Settings):
             several that have an order, or a number. By default it is found from the labels.
         separator: What parts the labels of a text that has several in one column.
         order: The labels from low to high, where they have an order and are no numbers.
-        min_rows: Rows that a label needs, before splits are drawn; null for what the splits need.
+        min_rows: Rows that a label needs, before splits are drawn, and of them one of another text
+            for each split that it has to be in; null for what the splits need.
         rare: What becomes of rows whose label has fewer: they are left out, or their labels become
             one, called ``other``.
         test_fraction: Share of all rows that becomes the test split, stratified by label.

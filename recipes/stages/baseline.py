@@ -62,10 +62,7 @@ def majority(work: Workspace) -> Fitted:
 
 def tfidf_logreg(work: Workspace) -> Fitted:
     """Fit a linear model on weighted counts of words and pairs of words."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
-
-    vectorizer = TfidfVectorizer(ngram_range=(1, 2))
-    features = vectorizer.fit_transform(work.rows.train.texts)
+    vectorizer, features = _weighted_words(work.rows.train.texts)
     model = _linear(work, features)
     words = sum(len(word.encode()) for word in vectorizer.vocabulary_)
     weights = model.weights
@@ -75,6 +72,18 @@ def tfidf_logreg(work: Workspace) -> Fitted:
         "size_bytes": 4 * weights + 4 * features.shape[1] + words,
     }
     return lambda texts: model.logits(vectorizer.transform(texts)), facts
+
+
+def _weighted_words(texts: Sequence[str]) -> tuple[Any, Any]:
+    """Return a vectorizer and what it makes of texts, sparse ``[texts, terms]``."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    vectorizer = TfidfVectorizer(ngram_range=(1, 2))
+    try:
+        return vectorizer, vectorizer.fit_transform(texts)
+    except ValueError:  # no text has a word of two letters: they are of signs, such as emoji
+        vectorizer = TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"\w+|[^\w\s]")
+        return vectorizer, vectorizer.fit_transform(texts)
 
 
 def frozen_logreg(work: Workspace) -> Fitted:

@@ -115,14 +115,20 @@ def _no_numbers(
                 "If they have one, empty these fields, or name all labels from low to high in "
                 "data.order."
             ]
-    written = len(known) + sum(map(bool, map(_WRITTEN.fullmatch, names)))
-    nearly = written >= (1 - _ODD) * (len(odd) + len(known))
+    written = sum(map(bool, map(_WRITTEN.fullmatch, names)))
+    nearly = written + len(known) >= (1 - _ODD) * (len(odd) + len(known))
     if nearly and _too_many(len(set(names)), len(names)):
         raise RecipeError(
             f"{called} seems to hold numbers, written as {told}. Write them as 1234.5, without "
             "units and groups of digits; or, if these are names of classes, set "
             "data.problem=single_label, and if they are several at a time, data.separator."
         )
+    if written >= (1 - _ODD) * len(odd):
+        return [
+            f"{called} seems to hold numbers, written as {told}: taken as names of classes. For "
+            "numbers write them as 1234.5, without units and groups of digits; for several labels "
+            "a text set data.separator."
+        ]
     return _parted(odd, called)
 
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 OTHER = "other"
 #: Groups of like numbers, each of which has its share of every split.
 _BINS = 10
+#: Splits that nothing is learnt from.
+_HELD = ("validation", "test")
 #: Fewer rows than this of a label are no group of their own when splits are drawn.
 _FEWEST = 10
 
@@ -87,18 +89,24 @@ def without_rare(
         The tables without them, and notes on what was done.
 
     Raises:
-        RecipeError: No label has so many rows.
+        RecipeError: No label has so many rows; those that become one have too few together; or no
+            row of a table is left.
     """
     several = problem == "multi_label"
     sets = {
         key: frame["label"].map(json.loads) if several else frame["label"].map(lambda x: [x])
         for key, frame in frames.items()
     }
-    learnt = [key for key in frames if key not in ("validation", "test")]
-    counts = Counter(label for key in learnt for each in sets[key] for label in each)
-    least = settings.min_rows or 0
+    counts = Counter(
+        label for key in frames if key not in _HELD for each in sets[key] for label in each
+    )
+    if not counts:  # without any label the rows are refused later
+        return dict(frames), []
+    texts, least = _distinct(frames, sets), settings.min_rows or 0
+    # As many as there are splits, each of which has to have a label if a row has only one.
+    needed = min(least, 1 if several else 1 + sum(key not in frames for key in _HELD))
     rare = {label for each in sets.values() for row in each for label in row} - {
-        label for label, rows in counts.items() if rows >= least
+        label for label, rows in counts.items() if rows >= least and texts[label] >= needed
     }
     if not rare:
         return dict(frames), []
@@ -123,12 +131,42 @@ def without_rare(
         )
         whole = frame.assign(label=labels.astype(object))
         found[key] = whole if several else whole[labels != ""]
+        if found[key].empty:
+            raise RecipeError(
+                f"data.min_rows={least} leaves no row of {names[key]}: no label there has so many "
+                f"rows to learn from. Lower it, or leave out data.{key}."
+            )
+    other = sum(texts[label] for label in {*rare, OTHER})
+    if settings.rare == "merge" and other < needed:
+        raise RecipeError(
+            f"data.rare=merge makes one label of {listed(map(shown, sorted(rare)))}, on "
+            f"{counted(other, 'different text')} to learn from, and {needed} are needed. Set "
+            "data.rare=drop to leave them out, or add rows."
+        )
     be = agree(len(rare), "are")
     done = f"{be} {shown(OTHER)} now" if settings.rare == "merge" else f"{be} left out"
+    copies = any(counts[label] >= least for label in rare)
+    few = f"{least} rows" + f", or {needed} different texts to learn from," * copies
     return found, [
-        f"{counted(len(rare), 'label')} of fewer than {least} rows {done}, in "
+        f"{counted(len(rare), 'label')} of fewer than {few} {done}, in "
         f"{counted(changed, 'row')}: {listed(map(shown, sorted(rare)))}."
     ]
+
+
+def _distinct(frames: Mapping[str, DataFrame], sets: Mapping[str, Series]) -> Counter[str]:
+    """Count the different texts to learn each label from.
+
+    Equal texts become one row later, with the first one's label, and none of a given test or
+    validation split is left to learn from.
+    """
+    held = {text for key in _HELD if key in frames for text in frames[key]["text"]}
+    counts: Counter[str] = Counter()
+    for key in (key for key in frames if key not in _HELD):
+        for text, labels in zip(frames[key]["text"], sets[key], strict=True):
+            if text not in held:
+                held.add(text)
+                counts.update(labels)
+    return counts
 
 
 def output_names(problem: str, train: Series, settings: DataSettings, column: str) -> list[str]:
@@ -204,6 +242,7 @@ def check_targets(
                 f"All numbers of {called['train']} are {train['label'].iloc[0]}: there is nothing "
                 "to learn. Name another column with data.label=NAME."
             )
+        _check_scale(train, called["train"])
         return []
     sets = {name: part["label"].map(json.loads) for name, part in parts.items()}
     known = {label for each in sets["train"] for label in each}
@@ -227,6 +266,22 @@ def check_targets(
                 f"there say nothing about {'it' if len(lacking) == 1 else 'them'}."
             )
     return notes
+
+
+def _check_scale(train: DataFrame, called: str) -> None:
+    """Refuse numbers whose deviation is no number: in such deviations all of them are alike."""
+    import numpy as np
+
+    values = train["label"].to_numpy(dtype=np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        deviation = values.std()
+    if not np.isfinite(deviation):
+        row = train.index[np.abs(values).argmax()]
+        raise RecipeError(
+            f"The numbers of {called} are too far apart to be learnt: from {values.min():g} to "
+            f"{values.max():g} ({row_names(train, [row])}). Empty the field where such a number "
+            "stands for none, or write logarithms."
+        )
 
 
 def _several(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 from unicodedata import category
@@ -33,6 +34,20 @@ def listed(items: Iterable[str], limit: int = 8) -> str:
     if len(words) > limit:
         words[limit:] = [f"{len(words) - limit:,} more"]
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def measured(value: float, spread: float) -> str:
+    """Write a number with four digits, or as many as tell it from others of its kind.
+
+    Args:
+        value: The number.
+        spread: How far such numbers are apart.
+    """
+    digits = 4
+    if value and 0 < spread < math.inf:
+        own, apart = (math.floor(math.log10(abs(number))) for number in (value, spread))
+        digits = min(15, max(digits, 3 + own - apart))
+    return f"{value:.{digits}g}"
 
 
 def counted(number: int, word: str) -> str:
