@@ -31,6 +31,7 @@ from recipes.errors import RecipeError
 from recipes.ledger import Ledger, Row, write_json
 from recipes.pipeline import PROGRESS, write_recipe
 from recipes.reading import read_recipe
+from recipes.recipe import Recipe
 from recipes.reporting.search import _page
 from recipes.tune import main
 from recipes.tuning import trial
@@ -235,11 +236,17 @@ class Made(InProcess):
                     return trial.POOR
         folder.mkdir(exist_ok=True)
         write_recipe(recipe, folder)
-        write_json(folder / PROGRESS, {"finished": ["baseline", "finetune"], "data": "rows"})
+        told = {"finished": ["baseline", "finetune"], **self.rows(recipe)}
+        write_json(folder / PROGRESS, told)
         Ledger(folder / "ledger.json").put(
             Row("finetune", "teacher", validation={"accuracy": value}, metrics={"accuracy": 0.123})
         )
         return 0
+
+    @staticmethod
+    def rows(recipe: Recipe) -> dict[str, str]:
+        """Return what a run tells of its rows."""
+        return {"data": "rows"}
 
 
 @pytest.fixture
@@ -533,6 +540,28 @@ def test_another_search_or_other_rows_are_refused(
     (out / "study.db").write_bytes(b"no database at all" * 100)
     assert main(["lora_cls", RATE, RANK, *common, "--out", str(out)]) == 3
     assert "study.db cannot be read" in capfd.readouterr().err
+
+
+def test_what_is_drawn_of_the_same_rows_may_differ(
+    common: list[str],
+    tmp_path: Path,
+    made: type[Made],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Every seed draws its own few rows, and how many may be what is searched for."""
+    whole = "one"
+
+    def rows(recipe: Recipe) -> dict[str, str]:
+        return {"data": f"{whole} {recipe.data.fraction} {recipe.seed}", "all_data": whole}
+
+    monkeypatch.setattr(made, "rows", staticmethod(rows))
+    given = [*common, "data.fraction=0.2,0.5", "--seeds", "0,1"]
+    story = searched(tmp_path / "out", given, trials=2)
+    assert [trial["state"] for trial in story["trials"]] == ["complete"] * 2
+    whole = "another"
+    story = searched(tmp_path / "out", given, trials=3)
+    assert "data changed" in story["trials"][-1]["fault"]
 
 
 @pytest.fixture(scope="module")
