@@ -399,6 +399,25 @@ def test_a_small_space_is_tried_in_full(
     assert points[0] == ()
 
 
+@pytest.mark.parametrize(("own", "trials"), [(16, 4), (4, 3)])
+def test_as_many_trials_as_points_are_enough_if_the_recipe_is_one_of_them(
+    own: int, trials: int, common: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The recipe as it stands is a trial, too, and may lie outside the space."""
+    given = ["strategy.rank=2,4,8", f"strategy={{name: lora, rank: {own}}}", *common]
+    study = Study(tmp_path / "out", make_plan("lora_cls", *read_space(given)))
+    told = []
+    while (claim := study.claim(trials)) is not None:
+        told.append(claim.words or (f"strategy.rank={own}",))
+        study.tell(claim, "complete", 0.5)
+    assert {("strategy.rank=2",), ("strategy.rank=4",), ("strategy.rank=8",)} <= {*told}
+    assert len(told) == trials
+    command = ["lora_cls", *given, "--out", str(tmp_path / "dry"), "--dry-run", "--trials"]
+    assert main([*command, "3"]) == 0
+    promised = capsys.readouterr().out.splitlines()[-1]
+    assert ("with --trials 4" in promised) == (own == 16)
+
+
 def test_equal_trials_are_trained_once(
     common: list[str], tmp_path: Path, made: type[Made], capfd: pytest.CaptureFixture[str]
 ) -> None:
