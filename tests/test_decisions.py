@@ -41,6 +41,7 @@ from recipes.recipe import DecideSettings
 from recipes.reporting.honesty import _about_slices, _slices
 from recipes.run import main
 from recipes.slices import sliced
+from recipes.tasks.slices import groups
 
 Make = Callable[[str], Path]
 
@@ -451,6 +452,21 @@ def test_who_looks_at_many_parts_is_told_what_chance_does() -> None:
     row = Row("bundle", "bundle", metrics={"accuracy": 0.9}, slices=parts)
     assert "of 80, chance alone puts about 2 there" in _about_slices(row)
     assert "chance alone" not in _about_slices(replace(row, slices=parts[:10]))
+
+
+@pytest.mark.parametrize(
+    ("numbers", "first"),
+    [
+        ([1_700_000_000 + n for n in range(40)], "1700000000 to 1700000009"),
+        ([1 + n / 10**7 for n in range(40)], "1 to 1.0000009"),
+        ([n / 3 for n in range(40)], "0 to 3"),
+    ],
+)
+def test_quarters_of_large_or_near_numbers_stay_apart(numbers: list[float], first: str) -> None:
+    found = groups([repr(number) for number in numbers])
+    assert [len(rows) for _, rows in found] == [10] * 4
+    assert len({name for name, _ in found}) == 4
+    assert found[0][0] == first
 
 
 def test_report_and_card_tell_of_all_of_it(run: Path) -> None:
