@@ -39,6 +39,7 @@ from recipes.problems.metrics import (
 from recipes.problems.single_label import SingleLabel
 from recipes.recipe import DecideSettings
 from recipes.reporting.honesty import _about_slices, _slices
+from recipes.reporting.summary import summarize
 from recipes.run import main
 from recipes.slices import sliced
 from recipes.tasks.slices import groups
@@ -317,6 +318,25 @@ def test_the_median_of_ordered_labels_goes_by_calibrated_probabilities() -> None
 
 
 # --- The edge ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("problem", "decision", "judged"),
+    [
+        ("single_label", {"temperature": 2.0, "offsets": {}}, "student-int8"),
+        ("single_label", {"temperature": 2.0, "offsets": {"a": 1.0}}, "bundle"),
+        ("ordinal", {"temperature": 2.0, "offsets": {}}, "bundle"),
+        ("ordinal", {"temperature": 1.0, "offsets": {}}, "student-int8"),
+    ],
+)
+def test_the_report_judges_the_answers_that_leave(
+    problem: str, decision: dict[str, Any], judged: str, tmp_path: Path
+) -> None:
+    ledger = Ledger(tmp_path / "ledger.json")
+    ledger.put(Row("merge", "merged"), Row("quantize", "student-int8", problem=problem))
+    ledger.put(Row("export", "student-onnx"))
+    ledger.put(Row("bundle", "bundle", problem=problem, decision=decision))
+    assert summarize(ledger, []).judged.name == judged
 
 
 def test_the_edge_answers_as_the_problem_does(tmp_path: Path) -> None:
