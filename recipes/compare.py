@@ -278,8 +278,9 @@ def _gather(
         notes.insert(0, _OTHERS.format(", ".join(map(named, headlines))))
     elif len(metrics) > 1:
         notes.insert(0, _DISAGREE.format(named(headline)))
-    first = baselines(runs[0].ledger, metric)
-    return Comparison(name, results, first, notes, headline, metric, rare)
+    own = [run for run in runs if run.cell == runs[0].cell]
+    rivals = baselines([run.ledger for run in own if run in finished] or [own[0].ledger], metric)
+    return Comparison(name, results, rivals, notes, headline, metric, rare)
 
 
 def _gain(outcomes: Sequence[Outcome], folder: Path) -> Gain | None:

@@ -187,8 +187,12 @@ def check_plugins(progress: Mapping[str, Any], files: Mapping[str, str], folder:
 
 
 def _told(work: Workspace) -> dict[str, Any]:
-    """Return what a comparison wants to know of a run's rows."""
-    return {"test": work.rows.test.fingerprint, "training_rows": len(work.rows.train)}
+    """Return what a comparison or a search wants to know of a run's rows."""
+    return {
+        "all_data": work.all_rows.fingerprint,
+        "test": work.rows.test.fingerprint,
+        "training_rows": len(work.rows.train),
+    }
 
 
 def write_recipe(recipe: Recipe, folder: Path) -> None:

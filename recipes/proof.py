@@ -123,10 +123,16 @@ def check_reload(
         what: What was written and where, for the message.
 
     Raises:
-        RecipeError: Their logits on the validation split differ.
+        RecipeError: Their logits on the validation split differ, or are no numbers.
     """
     import numpy as np
 
+    if not np.isfinite(expected["validation"]).all():
+        raise RecipeError(
+            f"{what} answers with what is no number (NaN or infinity): training it went out of all "
+            "bounds. Lower the learning rate (train.learning_rate, of a student "
+            "distill.train.learning_rate) or max_grad_norm beside it."
+        )
     again = on_validation(work, reloaded, tokenizer)
     largest = float(np.abs(again - expected["validation"]).max())
     if not largest <= _RELOAD_TOLERANCE:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 #: What is always looked at; a column of the data may have the same name.
 LENGTH, LABEL = "length in tokens", "true label"
 _DRAWS = 1_000
+#: Rows of which draws tell what others would do: of one row each draw is the same.
+_ENOUGH = 20
 
 
 def sliced(work: Workspace, logits: np.ndarray, teacher: np.ndarray) -> list[dict[str, Any]]:
@@ -27,8 +29,9 @@ def sliced(work: Workspace, logits: np.ndarray, teacher: np.ndarray) -> list[dic
 
     Returns:
         For each part ``slice`` (what it is cut by), ``value``, ``rows``, the headline metric and,
-        where it has rows of several labels, ``macro_f1``, each with the ends of its 95% interval;
-        and ``teacher``, the headline of the teacher. The worst of a slice come first.
+        where it has rows of several labels, ``macro_f1``, each with the ends of its 95% interval
+        where it is known: of few rows only for shares of rows; and ``teacher``, the headline of the
+        teacher. The worst of a slice come first.
     """
     import numpy as np
 
@@ -41,7 +44,8 @@ def sliced(work: Workspace, logits: np.ndarray, teacher: np.ndarray) -> list[dic
             scores = work.problem.metrics(own, labels)
             drawn = work.problem.resampled([own], labels, _DRAWS)
             several = len(np.unique(labels, axis=0)) > 1
-            ends = {figure: interval(values[0]) for figure, values in drawn.items()}
+            few = len(rows) < _ENOUGH
+            ends = {figure: [] if few else interval(values[0]) for figure, values in drawn.items()}
             if headline == "accuracy":
                 # Of few rows, or of rows that are all right, a draw does not tell what others do.
                 ends[headline] = share_interval(scores[headline], len(rows))

@@ -45,7 +45,8 @@ examples:
 Trials are measured by the validation metric that the recipe names (train.metric), and nothing is
 chosen by test rows. The teacher is fine-tuned in each of them; with a key of distill.* or merge.*
 the student is trained too, and its metric counts (distill.train.metric). The first trial is the
-recipe as it stands. A space with no more points than trials is tried in full. Trials start from
+recipe as it stands. A space with no more points than trials, the recipe as it stands on
+top if it is none of them, is tried in full. Trials start from
 the baselines, or the teacher, of a finished one where those would be the same.
 
 The same command again goes on where it stopped, with more --trials or another --timeout if you
@@ -215,7 +216,10 @@ def _print_plan(plan: Plan, options: argparse.Namespace, folder: Path) -> None:
         told = "not in it" if own is None else dimension.text(own)
         print(f"space   {dimension.said:<{width}}  the recipe's own value: {told}")
     if plan.count <= options.trials:
-        print(f"points  {plan.count:.0f} in the space: each is tried once")
+        tried = "each is tried once"
+        if plan.whole > options.trials:
+            tried = f"with --trials {plan.whole:.0f}, the plain recipe on top, each is tried once"
+        print(f"points  {plan.count:.0f} in the space: {tried}")
 
 
 if __name__ == "__main__":

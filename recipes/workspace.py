@@ -75,11 +75,14 @@ class Workspace:
         return task
 
     @cached_property
+    def all_rows(self) -> Rows:
+        """The rows, split, before some of those to learn from are left out."""
+        return self.task.read(self.recipe.data, self.recipe.phases, offline=self.offline)
+
+    @cached_property
     def rows(self) -> Rows:
         """The rows, split, and of those to learn from what the recipe leaves."""
-        data = self.recipe.data
-        rows = self.task.read(data, self.recipe.phases, offline=self.offline)
-        return fewer(rows, data, self.recipe.seed)
+        return fewer(self.all_rows, self.recipe.data, self.recipe.seed)
 
     @cached_property
     def problem(self) -> Problem:

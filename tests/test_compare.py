@@ -770,6 +770,20 @@ def test_cells_are_judged_by_what_their_problem_is_judged_by(
     assert ("the share of rows with every label right" in text) == exact
 
 
+def test_baselines_are_told_as_the_teachers_are_over_all_seeds(tmp_path: Path) -> None:
+    """Where every seed draws its own rows, one seed's baselines are no match for all teachers."""
+    for seed, score in enumerate((0.8, 0.4)):
+        for cell in ("rank=2", "rank=4"):
+            scores = {"accuracy": score, "macro_f1": score}
+            finished(tmp_path / cell / f"seed-{seed}", "single_label", scores)
+    given = ["lora_cls", AXIS, "data.per_class=4", "--to", "finetune", "--seeds", "0,1"]
+    assert main([*given, "--out", str(tmp_path)]) == 0
+    (rival,) = written(tmp_path)["baselines"].values()
+    assert rival["test_accuracy"] == rival["validation_accuracy"] == pytest.approx(0.06)
+    text = (tmp_path / "comparison.md").read_text()
+    assert "Baselines of rank=2, mean over its seeds, accuracy, valid. / test: frozen" in text
+
+
 def test_the_picture_names_what_cells_are_judged_by(tmp_path: Path) -> None:
     finished(tmp_path / "run", "regression", JUDGED["regression"][0])
     found = figures(Ledger(tmp_path / "run" / "ledger.json"), "mae")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,7 @@ from tiny_bundle import GOLDEN, LABELS, make_bundle
 
 from export import edge
 from recipes.errors import RecipeError
-from recipes.ledger import Ledger
+from recipes.ledger import Ledger, Row
 from recipes.problems import problems
 from recipes.problems.decision import (
     OWN,
@@ -36,7 +38,11 @@ from recipes.problems.metrics import (
 )
 from recipes.problems.single_label import SingleLabel
 from recipes.recipe import DecideSettings
+from recipes.reporting.honesty import _about_slices, _slices
+from recipes.reporting.summary import summarize
 from recipes.run import main
+from recipes.slices import sliced
+from recipes.tasks.slices import groups
 
 Make = Callable[[str], Path]
 
@@ -314,6 +320,25 @@ def test_the_median_of_ordered_labels_goes_by_calibrated_probabilities() -> None
 # --- The edge ---------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("problem", "decision", "judged"),
+    [
+        ("single_label", {"temperature": 2.0, "offsets": {}}, "student-int8"),
+        ("single_label", {"temperature": 2.0, "offsets": {"a": 1.0}}, "bundle"),
+        ("ordinal", {"temperature": 2.0, "offsets": {}}, "bundle"),
+        ("ordinal", {"temperature": 1.0, "offsets": {}}, "student-int8"),
+    ],
+)
+def test_the_report_judges_the_answers_that_leave(
+    problem: str, decision: dict[str, Any], judged: str, tmp_path: Path
+) -> None:
+    ledger = Ledger(tmp_path / "ledger.json")
+    ledger.put(Row("merge", "merged"), Row("quantize", "student-int8", problem=problem))
+    ledger.put(Row("export", "student-onnx"))
+    ledger.put(Row("bundle", "bundle", problem=problem, decision=decision))
+    assert summarize(ledger, []).judged.name == judged
+
+
 def test_the_edge_answers_as_the_problem_does(tmp_path: Path) -> None:
     decision = Decision(2.5, {"größe": 1.3, "person": -0.4}, {"place": 0.7, "größe": 0.4})
     model = edge.Model(make_bundle(tmp_path / "bundle", **decision.plain()))
@@ -408,6 +433,60 @@ def test_parts_of_the_rows_are_told_worst_first(run: Path) -> None:
         if name == "true label":  # with one label there is nothing to average
             assert not any("macro_f1" in entry for entry in entries)
         assert all(e["accuracy"][1] <= e["accuracy"][0] <= e["accuracy"][2] for e in entries)
+
+
+@pytest.mark.parametrize("kind", ["regression", "multi_label"])
+def test_a_part_of_few_rows_is_not_worse_by_more_than_chance(kind: str) -> None:
+    """All draws of one row are the same row, which says nothing of how others would do."""
+    chance = np.random.default_rng(0)
+    truth = chance.standard_normal(41)
+    logits = truth[:, None] + chance.normal(0, 0.1, (41, 1))
+    logits[40] = -truth[40]
+    facts = {"scale": {"mean": 0.0, "deviation": 1.0}}
+    labels = truth.tolist() if kind == "regression" else [(int(one > 0),) for one in truth]
+    test = SimpleNamespace(labels=labels, slices={"source": ["web"] * 40 + ["mail"]})
+    work: Any = SimpleNamespace(
+        problem=problems.get(kind)(["a"], facts=facts),
+        rows=SimpleNamespace(problem=kind, test=test, labels=["a"]),
+        task=SimpleNamespace(features=lambda *_: [{"input_ids": [1]}] * 41),
+        tokenizer=None,
+        max_length=8,
+    )
+    headline = work.problem.headline
+    parts = [one for one in sliced(work, logits, logits) if one["slice"] == "source"]
+    assert [len(one[headline]) for one in parts] == [1, 3]
+    assert parts[0]["value"] == "mail"
+    assert parts[0][headline][0] == 0
+    row = Row("bundle", "bundle", headline=headline, metrics={headline: 0.9}, slices=parts)
+    told = _about_slices(row)
+    assert "1 part of too few rows" in told
+    assert "No part is below" in told
+    assert next(line[1][1] for line in _slices(row)[0]["lines"]) == "0.0%"
+
+
+def test_who_looks_at_many_parts_is_told_what_chance_does() -> None:
+    parts = [
+        {"slice": "user", "value": str(n), "rows": 50, "accuracy": [0.7, 0.6, 0.8], "teacher": 0.9}
+        for n in range(80)
+    ]
+    row = Row("bundle", "bundle", metrics={"accuracy": 0.9}, slices=parts)
+    assert "of 80, chance alone puts about 2 there" in _about_slices(row)
+    assert "chance alone" not in _about_slices(replace(row, slices=parts[:10]))
+
+
+@pytest.mark.parametrize(
+    ("numbers", "first"),
+    [
+        ([1_700_000_000 + n for n in range(40)], "1700000000 to 1700000009"),
+        ([1 + n / 10**7 for n in range(40)], "1 to 1.0000009"),
+        ([n / 3 for n in range(40)], "0 to 3"),
+    ],
+)
+def test_quarters_of_large_or_near_numbers_stay_apart(numbers: list[float], first: str) -> None:
+    found = groups([repr(number) for number in numbers])
+    assert [len(rows) for _, rows in found] == [10] * 4
+    assert len({name for name, _ in found}) == 4
+    assert found[0][0] == first
 
 
 def test_report_and_card_tell_of_all_of_it(run: Path) -> None:

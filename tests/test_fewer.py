@@ -12,6 +12,7 @@ import tiny
 from tiny_work import workspace
 
 from recipes.errors import RecipeError
+from recipes.pipeline import _told
 from recipes.recipe import DataSettings
 from recipes.tasks import Rows, Split
 from recipes.tasks.fewer import fewer
@@ -103,3 +104,13 @@ def test_a_run_reads_what_the_recipe_leaves(tmp_path: Path) -> None:
     assert part.test.texts == whole.test.texts
     assert part.test.fingerprint == whole.test.fingerprint
     assert part.train.fingerprint != whole.train.fingerprint
+
+
+def test_a_run_tells_of_all_rows_whatever_it_leaves_of_them(tmp_path: Path) -> None:
+    backbone = tiny.backbone(tmp_path / "backbone")
+    found = [
+        workspace(tmp_path / "run", backbone, *few)
+        for few in ((), ("data.fraction=0.5",), ("data.fraction=0.5", "seed=1"))
+    ]
+    assert len({work.rows.fingerprint for work in found}) == 3
+    assert len({_told(work)["all_data"] for work in found}) == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,23 @@ def test_each_other_setting_has_a_line_and_the_baselines_one() -> None:
     assert list(lines["teacher, lora"].get_xdata()) == [30, 300]
     assert list(lines["teacher, lora"].get_ydata()) == [60, 90]
     assert axes.get_xscale() == "log"
+
+
+def test_baselines_of_other_backbones_have_lines_of_their_own() -> None:
+    """What a backbone knows without learning is no rival of another's teacher."""
+    frozen = {"small": 0.5, "large": 0.7}
+    results = [
+        replace(one, outcomes=[replace(o, figures=o.figures | own) for o in one.outcomes])
+        for model, score in frozen.items()
+        for rows in (30, 300)
+        for one in [result(f"model={model} fraction={rows / 300:g}", rows, 0.9)]
+        for own in [{"frozen_test_accuracy": score, "tfidf_test_accuracy": 0.6}]
+    ]
+    axes = inspect.unwrap(learning_curve)(results).axes[0]
+    lines = {c.get_label(): list(c[0].get_ydata()) for c in axes.containers}
+    assert lines["frozen-logreg, model=small"] == [50, 50]
+    assert lines["frozen-logreg, model=large"] == [70, 70]
+    assert [name for name in lines if name.startswith("tfidf")] == ["tfidf-logreg"]
 
 
 def test_no_cell_is_called_the_best_for_having_more_rows(tmp_path: Path) -> None:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, cast
 
+import numpy as np
 import pytest
 import tiny_bundle
 
 from export import push, serve
 from recipes import compare, data, run
+from recipes.errors import RecipeError
+from recipes.proof import check_reload
 from recipes.whole_files import write_json
 
 TOKEN = "a token that is long enough"
@@ -137,3 +141,9 @@ def test_a_look_says_before_it_looks_that_it_cannot_be_written(
     (tmp_path / "a.csv").write_text(ROWS)
     words = [str(tmp_path / "a.csv"), "--json", str(tmp_path / "none" / "x.json")]
     assert "There is no folder for --json" in told(capsys, data.main(words))
+
+
+def test_a_training_that_ran_out_of_bounds_is_told_from_a_fault_in_saving() -> None:
+    lost: Any = {"validation": np.array([[0.1, 0.2], [np.nan, np.nan]])}
+    with pytest.raises(RecipeError, match=r"no number.*train\.learning_rate"):
+        check_reload(*[cast("Any", None)] * 3, lost, "The adapter in runs/x")

@@ -31,6 +31,7 @@ from recipes.errors import RecipeError
 from recipes.ledger import Ledger, Row
 from recipes.pipeline import PROGRESS, write_recipe
 from recipes.reading import read_recipe
+from recipes.recipe import Recipe
 from recipes.reporting.search import _page
 from recipes.tune import main
 from recipes.tuning import trial
@@ -236,11 +237,17 @@ class Made(InProcess):
                     return trial.POOR
         folder.mkdir(exist_ok=True)
         write_recipe(recipe, folder)
-        write_json(folder / PROGRESS, {"finished": ["baseline", "finetune"], "data": "rows"})
+        told = {"finished": ["baseline", "finetune"], **self.rows(recipe)}
+        write_json(folder / PROGRESS, told)
         Ledger(folder / "ledger.json").put(
             Row("finetune", "teacher", validation={"accuracy": value}, metrics={"accuracy": 0.123})
         )
         return 0
+
+    @staticmethod
+    def rows(recipe: Recipe) -> dict[str, str]:
+        """Return what a run tells of its rows."""
+        return {"data": "rows"}
 
 
 @pytest.fixture
@@ -393,6 +400,25 @@ def test_a_small_space_is_tried_in_full(
     assert points[0] == ()
 
 
+@pytest.mark.parametrize(("own", "trials"), [(16, 4), (4, 3)])
+def test_as_many_trials_as_points_are_enough_if_the_recipe_is_one_of_them(
+    own: int, trials: int, common: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The recipe as it stands is a trial, too, and may lie outside the space."""
+    given = ["strategy.rank=2,4,8", f"strategy={{name: lora, rank: {own}}}", *common]
+    study = Study(tmp_path / "out", make_plan("lora_cls", *read_space(given)))
+    told = []
+    while (claim := study.claim(trials)) is not None:
+        told.append(claim.words or (f"strategy.rank={own}",))
+        study.tell(claim, "complete", 0.5)
+    assert {("strategy.rank=2",), ("strategy.rank=4",), ("strategy.rank=8",)} <= {*told}
+    assert len(told) == trials
+    command = ["lora_cls", *given, "--out", str(tmp_path / "dry"), "--dry-run", "--trials"]
+    assert main([*command, "3"]) == 0
+    promised = capsys.readouterr().out.splitlines()[-1]
+    assert ("with --trials 4" in promised) == (own == 16)
+
+
 def test_equal_trials_are_trained_once(
     common: list[str], tmp_path: Path, made: type[Made], capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -534,6 +560,28 @@ def test_another_search_or_other_rows_are_refused(
     (out / "study.db").write_bytes(b"no database at all" * 100)
     assert main(["lora_cls", RATE, RANK, *common, "--out", str(out)]) == 3
     assert "study.db cannot be read" in capfd.readouterr().err
+
+
+def test_what_is_drawn_of_the_same_rows_may_differ(
+    common: list[str],
+    tmp_path: Path,
+    made: type[Made],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Every seed draws its own few rows, and how many may be what is searched for."""
+    whole = "one"
+
+    def rows(recipe: Recipe) -> dict[str, str]:
+        return {"data": f"{whole} {recipe.data.fraction} {recipe.seed}", "all_data": whole}
+
+    monkeypatch.setattr(made, "rows", staticmethod(rows))
+    given = [*common, "data.fraction=0.2,0.5", "--seeds", "0,1"]
+    story = searched(tmp_path / "out", given, trials=2)
+    assert [trial["state"] for trial in story["trials"]] == ["complete"] * 2
+    whole = "another"
+    story = searched(tmp_path / "out", given, trials=3)
+    assert "data changed" in story["trials"][-1]["fault"]
 
 
 @pytest.fixture(scope="module")

@@ -203,10 +203,25 @@ def scores(row: Row, metric: str | None) -> tuple[float, float]:
     return row.validation[name], row.metrics[name]
 
 
-def baselines(ledger: Ledger, metric: str | None = None) -> dict[str, tuple[float, float]]:
-    """Return a run's baselines: `scores` on the validation and on the test split, by name."""
-    rows = [ledger[name] for name in _BASELINES if name in ledger]
-    return {row.name: scores(row, metric) for row in rows}
+def baselines(
+    ledgers: Sequence[Ledger], metric: str | None = None
+) -> dict[str, tuple[float, float]]:
+    """Return a cell's baselines: means of `scores` on validation and test rows, by name.
+
+    Where rows are drawn by each seed anew (`data.fraction`, `data.per_class`), the baselines of
+    one seed say no more than its teacher does.
+
+    Args:
+        ledgers: Of the cell's runs, a seed each.
+        metric: As of `scores`.
+    """
+    found: dict[str, tuple[float, float]] = {}
+    for name in _BASELINES:
+        told = [scores(ledger[name], metric) for ledger in ledgers if name in ledger]
+        if told:
+            valid, test = map(fmean, zip(*told, strict=True))
+            found[name] = valid, test
+    return found
 
 
 def print_comparison(comparison: Comparison) -> None:
@@ -261,9 +276,9 @@ def legend(comparison: Comparison) -> list[str]:
             f"{name} {written(valid, comparison.chosen_by)} / {written(test, comparison.chosen_by)}"
             for name, (valid, test) in comparison.baselines.items()
         )
-        lines.append(
-            f"Baselines of {comparison.results[0].label}, {chosen_by}, valid. / test: {told}."
-        )
+        first = comparison.results[0]
+        mean = ", mean over its seeds" if len(first.outcomes) - first.failed > 1 else ""
+        lines.append(f"Baselines of {first.label}{mean}, {chosen_by}, valid. / test: {told}.")
     return [*lines, *comparison.notes]
 
 

@@ -101,25 +101,36 @@ def _slices(row: Row) -> list[dict[str, Any]]:
 def _with_ends(found: Sequence[float] | None) -> str:
     if found is None:
         return ""
-    value, low, high = (percent(number) for number in found)
-    return f"{value} ({low.removesuffix('%')} to {high})"
+    value, *ends = (percent(number) for number in found)
+    return f"{value} ({ends[0].removesuffix('%')} to {ends[1]})" if ends else value
 
 
 def _about_slices(row: Row) -> str:
     """Name the parts that are worse than the whole by more than chance."""
     whole = row.score
+    judged = [entry for entry in row.slices if len(entry[row.headline]) > 1]
     low = [
         f"{one_line(entry['value'], 40)} ({entry['slice']}, {counted(entry['rows'], 'row')})"
-        for entry in row.slices
+        for entry in judged
         if entry[row.headline][2] < whole
     ]
-    told = f"{row.name}, {called(row)} on parts of the test rows, with 95% intervals. "
+    told = f"{row.name}, {called(row)} on parts of the test rows, with 95% intervals"
+    few = len(row.slices) - len(judged)
+    told += f" but for {counted(few, 'part')} of too few rows for one. " if few else ". "
     if not low:
         return told + f"No part is below the {percent(whole)} of all rows by more than chance."
     more = f" and {len(low) - 5} more" if len(low) > 5 else ""
-    return told + f"Below the {percent(whole)} of all rows by more than chance: " + (
+    told += f"Below the {percent(whole)} of all rows by more than chance: " + (
         f"{', '.join(low[:5])}{more}."
     )  # fmt: skip
+    # An interval of 95% lies below what it should hold once in forty times.
+    chance = round(len(judged) / 40)
+    return told + (
+        f" Each part was looked at by itself: of {len(judged)}, chance alone puts about {chance} "
+        "there."
+        if chance
+        else ""
+    )
 
 
 def decision_lines(row: Row) -> list[str]:

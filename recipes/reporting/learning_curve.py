@@ -26,6 +26,8 @@ _LINES = {
     "tfidf-logreg": ("tfidf_test", "baseline", ":"),
 }
 _BASELINES = ("frozen-logreg", "tfidf-logreg")
+#: Percent by which equal baselines may differ, computed anew.
+_SAME = 0.01
 #: What makes cells of one axis differ in their rows alone.
 _SIZES = re.compile(r"(?:^|\s)(?:data\.)?(?:fraction|per_class)=\S+")
 
@@ -129,15 +131,27 @@ def _lines(results: Sequence[Result], metric: str) -> Iterator[Line]:
     groups: dict[str, list[Result]] = {}
     for result in results:
         groups.setdefault(_SIZES.sub("", result.label).strip(), []).append(result)
-    first = next(iter(groups.values()))
-    for title, members in groups.items():
+    # Baselines depend on the rows alone, or on the backbone, too: those that differ have own lines.
+    rivals = {
+        name: [_points(members, f"{_LINES[name][0]}_{metric}") for members in groups.values()]
+        for name in _BASELINES
+    }
+    one = {name: _alike(found) for name, found in rivals.items()}
+    for place, (title, members) in enumerate(groups.items()):
         for name, (begin, color, style) in _LINES.items():
-            # The baselines depend on the rows alone, unless other things of the data differ.
-            if name in _BASELINES and members is not first:
+            if one.get(name) and place:
                 continue
             if points := _points(members, f"{begin}_{metric}"):
-                whole = name if name in _BASELINES or not title else f"{name}, {title}"
+                whole = name if one.get(name) or not title else f"{name}, {title}"
                 yield Line(whole, color, style, points)
+
+
+def _alike(lines: Sequence[Sequence[tuple[float, float, float]]]) -> bool:
+    """Tell whether lines have the same mean wherever they have the same rows."""
+    means: dict[float, float] = {}
+    return all(
+        abs(means.setdefault(rows, mean) - mean) < _SAME for line in lines for rows, mean, _ in line
+    )
 
 
 def _points(results: Sequence[Result], figure: str) -> list[tuple[float, float, float]]:

@@ -49,12 +49,16 @@ class Summary:
 
     @property
     def judged(self) -> Row:
-        """The row whose answers count: the bundle's where offsets make them others than the file's.
+        """The row whose answers count: the bundle's where its decision makes them others.
 
-        Without offsets the bundle gives the file's answers, but for what a batch changes in int8.
+        Offsets do, and of labels with an order a temperature, which moves their median. Otherwise
+        the bundle gives the file's answers, but for what a batch changes in int8.
         """
-        moved = self.packed is not None and self.packed.decision.get("offsets")
-        return self.leaves if moved else self.shipped
+        if self.packed is None:
+            return self.shipped
+        made = self.packed.decision
+        median = self.packed.problem == "ordinal" and made.get("temperature", 1.0) != 1
+        return self.packed if made.get("offsets") or median else self.shipped
 
     @property
     def faster(self) -> float | None:

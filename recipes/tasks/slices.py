@@ -83,15 +83,28 @@ def groups(values: Sequence[str]) -> list[tuple[str, list[int]]]:
             for quarter in range(len(edges) + 1)
             if (inside := [n for n, q in zip(numbers, quarters, strict=True) if q == quarter])
         ]
+        order = _ranges(ends)
         named = {
-            n: f"{low:g} to {high:g}" for low, high in ends for n in numbers if low <= n <= high
+            n: name
+            for (low, high), name in zip(ends, order, strict=True)
+            for n in numbers
+            if low <= n <= high
         }
         values = [value if value == MISSING else named[float(value)] for value in values]
-        order = [f"{low:g} to {high:g}" for low, high in ends]
     else:
         order = label_names(present)
     order += [MISSING] * (len(present) < len(values))
     return [(name, [row for row, v in enumerate(values) if v == name]) for name in order]
+
+
+def _ranges(ends: Sequence[tuple[float, float]]) -> list[str]:
+    """Name ranges of numbers: whole ones as they are, others as short as they stay apart."""
+    every = {number for pair in ends for number in pair}
+    forms = [f".{digits}g" for digits in range(6, 18)]
+    if all(number.is_integer() and abs(number) < 1e15 for number in every):
+        forms = [".0f"]
+    form = next(form for form in forms if len({f"{n:{form}}" for n in every}) == len(every))
+    return [f"{low:{form}} to {high:{form}}" for low, high in ends]
 
 
 def _numbers(values: Sequence[str]) -> list[float] | None:

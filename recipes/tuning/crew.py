@@ -240,9 +240,14 @@ class Crew:
         )
 
     def _other_rows(self, run: Run) -> str:
-        """Say so if a trial was measured on other rows than those before."""
-        rows = run.progress.get("data")
-        if self._study.shared(DATA, rows) == rows:
+        """Say so if a trial was measured on other rows than those before.
+
+        What `data.fraction` and `data.per_class` leave of the same rows may differ: by the seed, or
+        because a trial is about it.
+        """
+        drawn = run.progress.get("data")
+        rows = run.progress.get("all_data", drawn)  # a run of an earlier version says less
+        if self._study.shared(DATA, rows) in (rows, drawn):
             return ""
         return (
             "the data changed since the search began, and its trials cannot be compared: put the "

@@ -113,6 +113,11 @@ class Plan:
             total *= dimension.count
         return total
 
+    @property
+    def whole(self) -> float:
+        """How many trials try every point; the recipe as it stands, if it is none, comes on top."""
+        return self.count + (len(self.inside) < len(self.space))
+
     def identity(self) -> dict[str, Any]:
         """Return what has to be the same for two commands to work on one study."""
         recipe = {key: value for key, value in plain(self.base).items() if key not in MACHINE}

@@ -176,7 +176,7 @@ class Study:
             if len(begun) - len(waiting) >= budget:
                 return None
             study = self.open(number)
-            if not waiting and self.plan.count <= budget and not self._enqueue_next(study, begun):
+            if not waiting and self.plan.whole <= budget and not self._enqueue_next(study, begun):
                 return None
             lock = self._hold(number)
             assert lock is not None  # nobody else creates trials now
