@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 from pydantic import BeforeValidator, PlainSerializer, ValidationError
 
 from adapters.errors import AdapterError
-from adapters.faults import explain
+from adapters.validation_messages import explain
 
 T = TypeVar("T", bound=type[Any])
 

@@ -16,9 +16,9 @@ from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, Trai
 from adapters.backbone import Quantization, load_backbone
 from adapters.errors import UnsuitableBackboneError
 from adapters.files import save_adapter
-from adapters.hooks import callbacks_of, check_signatures, groups_of, penalty_of
 from adapters.merge import merge_adapter
 from adapters.strategy import Strategy, prepare
+from adapters.strategy_methods import callbacks_of, check_signatures, groups_of, penalty_of
 from adapters.tiny import save_tiny_backbone
 from adapters.training import PartTrainer, last_checkpoint
 

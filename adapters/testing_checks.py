@@ -11,10 +11,9 @@ from torch import Tensor, nn
 
 from adapters.backbone import head_modules, unwrapped
 from adapters.errors import NeedsFloatWeightsError
-from adapters.faults import explain
 from adapters.files import continue_adapter, load_adapter, save_adapter
-from adapters.hooks import memory_after, penalty_of, rows_again
 from adapters.strategy import Strategy
+from adapters.strategy_methods import memory_after, penalty_of, rows_again
 from adapters.testing_bench import (
     CLOSE,
     EXACT,
@@ -29,6 +28,7 @@ from adapters.testing_bench import (
     same,
 )
 from adapters.testing_layers import copies
+from adapters.validation_messages import explain
 
 
 def constructs(cls: type[Strategy], fields: Mapping[str, Any]) -> Strategy:

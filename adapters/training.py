@@ -21,7 +21,8 @@ from adapters.strategy import copy_state
 WEIGHTS = "learned.safetensors"
 _CALLBACKS = "callbacks.pt"
 
-#: From the recipe's learning rate to groups of parameters; see `adapters.hooks.groups_of`.
+#: From the recipe's learning rate to groups of parameters; see
+#: `adapters.strategy_methods.groups_of`.
 Groups = Callable[[float], list[dict[str, Any]] | None]
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from export.embedding_tables import Embeddings
 from export.quantize import with_small_tables
-from export.tables import Embeddings
 
 if TYPE_CHECKING:
     from onnxscript import ir
@@ -24,7 +24,7 @@ def store_float16(source: Path, target: Path, *, embeddings: Embeddings = "int8"
     Args:
         source: The float32 file.
         target: Where to write.
-        embeddings: How tables of embeddings are held; see `export.tables`.
+        embeddings: How tables of embeddings are held; see `export.embedding_tables`.
 
     Raises:
         ExportError: No table can be held as asked.

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from export.attention import fuse_attention
-from export.embeddings import drop_positions, fold_token_types
 from export.errors import ExportError
+from export.folding import drop_positions, fold_token_types
 from export.masks import key_masks
 from export.norms import keep_norms_apart
 from export.rewriting import CONTRIB

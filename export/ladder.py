@@ -9,11 +9,11 @@ from pathlib import Path
 from shutil import copyfile
 from typing import Any, Literal
 
-from export.calibration import quantize_static_int8
+from export.embedding_tables import Embeddings
 from export.float16 import store_float16
 from export.quantize import quantizable, quantize_int8
 from export.sensitivity import most_sensitive
-from export.tables import Embeddings
+from export.static_int8 import quantize_static_int8
 
 #: What the weights of a file are held in, tables of embeddings aside.
 Form = Literal["int8", "float16", "float32"]

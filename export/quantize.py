@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from export.activations import approximate_gelu
+from export.embedding_tables import Embeddings, shrink_tables
 from export.errors import ExportError
-from export.tables import Embeddings, shrink_tables
 
 if TYPE_CHECKING:
     from onnxscript import ir
@@ -44,7 +44,7 @@ def quantize_int8(
         source: The float32 file.
         target: Where to write.
         per_channel: One scale for each output channel of a weight, or one for the whole.
-        embeddings: How tables of embeddings are held; see `export.tables`.
+        embeddings: How tables of embeddings are held; see `export.embedding_tables`.
         only: Names of the nodes to quantize, as `quantizable` gives them; None for all.
         keep_float: Names of nodes to leave in float.
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from export.embedding_tables import Embeddings
 from export.quantize import quantizable, quantize_int8
 from export.session import open_model
-from export.tables import Embeddings
 
 
 def most_sensitive(

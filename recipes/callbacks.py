@@ -12,7 +12,7 @@ from transformers import EarlyStoppingCallback, TrainerCallback
 
 from distill.learner import Learner
 from recipes.console import say
-from recipes.memory import peak_memory, reset_peak_memory
+from recipes.peak_memory import peak_memory, reset_peak_memory
 
 #: Who follows the trainings of this process: each is given the title and the metric of a training
 #: that begins, and returns a callback, or None.

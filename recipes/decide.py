@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from recipes.console import say
 from recipes.errors import RecipeError
-from recipes.others import float_row, student_of
 from recipes.problems.decision import Decision
+from recipes.several_students import float_row, student_of
 from recipes.workspace import SPLITS, Workspace
 
 if TYPE_CHECKING:

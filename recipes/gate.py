@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from recipes.ledger import Row, held_in
-from recipes.others import float_row, student_of
 from recipes.problems.metrics import higher_is_better
 from recipes.recipe import GateSettings, Recipe
+from recipes.several_students import float_row, student_of
 from recipes.workspace import Workspace
 
 

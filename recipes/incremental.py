@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapters.files import FACTS, continue_adapter, load_adapter, read_memory, save_adapter
-from adapters.hooks import memory_after, rows_again
 from adapters.strategy import prepare
+from adapters.strategy_methods import memory_after, rows_again
 from recipes.console import is_main, say
 from recipes.distributed import wait
 from recipes.proof import answer_splits, count, learning

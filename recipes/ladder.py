@@ -16,8 +16,8 @@ from export.quantize import QuantizerError
 from export.session import open_model
 from recipes.console import say
 from recipes.gate import Found, GateCheck, checks, guarded_metric
-from recipes.others import float_row
 from recipes.proof import size
+from recipes.several_students import float_row
 from recipes.workspace import Workspace, by_length, load_tokenizer
 
 if TYPE_CHECKING:

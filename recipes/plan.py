@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from adapters.strategy import strategies
 from recipes.long_text import told
-from recipes.others import students
 from recipes.preflight import check_possible
+from recipes.several_students import students
 from recipes.students import described, foretold, trimmed
 from recipes.tasks.wording import listed, shown
 from recipes.workspace import Workspace

@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from adapters.errors import AdapterError
-from adapters.hooks import check_signatures, groups_of, penalty_of
 from adapters.strategy import Strategy, called, finish, prepare
+from adapters.strategy_methods import check_signatures, groups_of, penalty_of
 from distill.objective import Objective, Pair, asked
 from distill.signals import Answer
 from distill.taps import ask
 from recipes.decide import check_decide
 from recipes.errors import RecipeError
 from recipes.imbalance import called_here, check_measures
-from recipes.others import STUDENT, students
+from recipes.several_students import STUDENT, students
 from recipes.students import Start, make, trimmed
 from recipes.tasks import Split
 from recipes.texts import check_texts

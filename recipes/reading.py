@@ -13,8 +13,8 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from adapters.faults import explain
 from adapters.plugins import load_plugins
+from adapters.validation_messages import explain
 from recipes.assets.asset import Kind
 from recipes.assets.uri import check_name
 from recipes.errors import RecipeError

@@ -20,8 +20,8 @@ from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from adapters.hardware import Hardware
-from adapters.hooks import callbacks_of, groups_of, penalty_of
 from adapters.strategy import Strategy
+from adapters.strategy_methods import callbacks_of, groups_of, penalty_of
 from adapters.training import PartTrainer, last_checkpoint
 from distill.learner import Learner
 from distill.windows import Windows, answers

@@ -12,8 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxscript import ir
 from onnxscript.ir.passes.common import RemoveUnusedNodesPass
 
+from export.embedding_tables import shrink_tables
 from export.errors import ExportError
-from export.tables import shrink_tables
 
 
 def lookup(table: np.ndarray, times: int = 1) -> ir.Model:

@@ -18,7 +18,7 @@ from tiny_work import wordy
 from adapters.backbone import load_backbone
 from adapters.hardware import Hardware
 from adapters.strategy import learned_state, prepare
-from recipes import gate, others, training
+from recipes import gate, several_students, training
 from recipes.ledger import Row
 from recipes.long_text import Drawn
 from recipes.problems.single_label import SingleLabel
@@ -333,7 +333,7 @@ def graph(bench: Bench, recipe: Recipe) -> Any:
 
 
 def students(bench: Bench, recipe: Recipe) -> Any:
-    found = others.students(bench.work(recipe, bench.folder / "rows"))
+    found = several_students.students(bench.work(recipe, bench.folder / "rows"))
     return {name: one.recipe.distill.student.layers for name, one in found.items()}
 
 

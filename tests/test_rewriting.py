@@ -20,7 +20,7 @@ from transformers.masking_utils import create_bidirectional_mask, create_causal_
 
 from export.activations import approximate_gelu
 from export.attention import fuse_attention
-from export.embeddings import fold_token_types
+from export.folding import fold_token_types
 from export.masks import key_masks
 from export.norms import keep_norms_apart
 from export.tokens import keep_first_token

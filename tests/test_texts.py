@@ -16,8 +16,8 @@ from tiny_work import StopError, held_out, workspace
 
 from recipes.augmentations import Augmentation, Source, augmentations
 from recipes.errors import RecipeError
-from recipes.others import students
 from recipes.reading import read_recipe
+from recipes.several_students import students
 from recipes.stages import finetune
 from recipes.texts import check_texts, more_texts, plain_texts, training_rows, without
 from recipes.workspace import Workspace

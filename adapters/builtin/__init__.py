@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from adapters.builtin import (
     adalora,
+    any_peft,
     bottleneck,
     continual,
     last_layers,
     layerwise_rates,
     low_rank,
     olora,
-    other_peft,
     pissa,
     scaling,
     unfreezing,
@@ -19,13 +19,13 @@ from adapters.builtin import (
 
 __all__ = [
     "adalora",
+    "any_peft",
     "bottleneck",
     "continual",
     "last_layers",
     "layerwise_rates",
     "low_rank",
     "olora",
-    "other_peft",
     "pissa",
     "scaling",
     "unfreezing",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, model_validator
 
-from adapters.builtin.over_peft import OverPeft
+from adapters.builtin.peft_base import OverPeft
 from adapters.strategy import strategies
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from adapters.builtin.over_peft import OverPeft
+from adapters.builtin.peft_base import OverPeft
 from adapters.errors import NeedsFloatWeightsError
 from adapters.strategy import strategies
 

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, ClassVar
 
 from adapters.backbone import encoder_parts
-from adapters.builtin.over_peft import OverPeft
+from adapters.builtin.peft_base import OverPeft
 from adapters.strategy import strategies
 
 if TYPE_CHECKING:

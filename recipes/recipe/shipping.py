@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from export.embedding_tables import Embeddings
 from export.graph import Optimize
-from export.tables import Embeddings
 from recipes.recipe.base import Fraction, Settings
 
 

@@ -10,7 +10,6 @@ import yaml
 
 from recipes.ledger import Row, held_in
 from recipes.long_text import told
-from recipes.others import student_of, students
 from recipes.reading import plain
 from recipes.reporting.answers import scores_by_label
 from recipes.reporting.honesty import between, decision_lines
@@ -29,6 +28,7 @@ from recipes.reporting.summary import (
 )
 from recipes.reporting.table import ledger_cells
 from recipes.reporting.units import milliseconds, percent, times
+from recipes.several_students import student_of, students
 from recipes.students import described
 from recipes.workspace import Workspace
 

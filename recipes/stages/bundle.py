@@ -17,11 +17,11 @@ from recipes.console import say
 from recipes.decide import decide
 from recipes.gate import verdict
 from recipes.ledger import Row, held_in
-from recipes.others import STUDENT, float_row, student_of, students
 from recipes.problems.decision import AS_IT_IS, Decision
 from recipes.proof import agreement, measured, size
 from recipes.reporting.card import bundle_card
 from recipes.reporting.summary import known_phases
+from recipes.several_students import STUDENT, float_row, student_of, students
 from recipes.slices import sliced
 from recipes.stages.baseline import BASELINES
 from recipes.workspace import SPLITS, Workspace, load_tokenizer, torch_call

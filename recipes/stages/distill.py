@@ -17,11 +17,11 @@ from recipes.distributed import wait
 from recipes.imbalance import called_here, class_weights, label_terms, say_measures
 from recipes.imitation import Imitated, imitate
 from recipes.ledger import Ledger, Row
-from recipes.others import STUDENT, students
 from recipes.problems.metrics import higher_is_better
 from recipes.proof import agreement, answer_splits, check_reload, count, learning, measured, size
 from recipes.recipe import TrainSettings
 from recipes.sampling import epoch_tokens
+from recipes.several_students import STUDENT, students
 from recipes.stages import SIGNALS
 from recipes.students import Start, described, foretold, make, trimmed
 from recipes.tasks import Split

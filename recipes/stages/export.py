@@ -9,8 +9,8 @@ from export.graph import export_onnx
 from export.parity import compare, require_equal
 from export.session import open_model
 from recipes.ledger import Row
-from recipes.others import STUDENT, float_row, students
 from recipes.proof import agreement, answer_splits, count, measured, size
+from recipes.several_students import STUDENT, float_row, students
 from recipes.workspace import Workspace, load_tokenizer, torch_call
 
 #: The largest difference of a logit between PyTorch and the float graph.

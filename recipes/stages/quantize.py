@@ -9,8 +9,8 @@ from export.session import open_model
 from recipes.gate import gate_latency
 from recipes.ladder import Bench, Tried, choose, climb, entries, times
 from recipes.ledger import Row
-from recipes.others import STUDENT, students
 from recipes.proof import agreement, answer_splits, measured
+from recipes.several_students import STUDENT, students
 from recipes.workspace import Workspace
 
 #: Where a file of each form lies; a float one is there already.

@@ -20,8 +20,8 @@ from torch import nn
 
 from adapters import strategies
 from adapters.hardware import inspect_hardware
-from adapters.hooks import penalty_of
 from adapters.strategy import prepare
+from adapters.strategy_methods import penalty_of
 from recipes.console import hush
 from recipes.proof import count, learning
 from recipes.reading import read_recipe

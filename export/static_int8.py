@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from export.activations import approximate_gelu
+from export.embedding_tables import Embeddings
 from export.errors import ExportError
 from export.quantize import KINDS, of_weights, quantizer, with_small_tables
-from export.tables import Embeddings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,7 +33,7 @@ def quantize_static_int8(
         source: The float32 file.
         target: Where to write.
         calibration: Inputs of training texts, never of test texts: ``[batch, length]`` each.
-        embeddings: How tables of embeddings are held; see `export.tables`.
+        embeddings: How tables of embeddings are held; see `export.embedding_tables`.
 
     Raises:
         QuantizerError: onnxruntime cannot quantize the graph.

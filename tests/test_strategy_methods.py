@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from adapters import AdapterError, Strategy
-from adapters.hooks import memory_after, penalty_of, rows_again
+from adapters.strategy_methods import memory_after, penalty_of, rows_again
 
 NOTHING = torch.nn.Linear(2, 2)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import ConfigDict, model_validator
 
 from adapters.backbone import encoder_parts, head_modules, in_head
-from adapters.builtin.over_peft import OverPeft
+from adapters.builtin.peft_base import OverPeft
 from adapters.errors import AdapterError, NeedsFloatWeightsError, UnsuitableBackboneError
 from adapters.strategy import strategies
 
