@@ -193,7 +193,7 @@ def _precision_line(fit: dict[str, Any], with_offset: bool) -> str:
         f"For a precision of {wished}{sure}, a label is given from a probability"
         f"{', offset included,' if with_offset else ''} of {fit['threshold']:.4f} on: on test "
         f"{percent(found['coverage'], 2)} of the labels that would be given otherwise, and {right} "
-        "of these are right."
+        "of these are right. All other figures count what it withholds as given."
     )
 
 
