@@ -173,7 +173,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--checks", nargs="+", help="names of checks (default: all)")
     parser.add_argument("--device", default="cpu", choices=DEVICES, help="(default: cpu)")
     options = parser.parse_args(arguments)
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it talks while it is imported
+    for library in ("bitsandbytes", "onnxscript"):  # they talk over the lines
+        logging.getLogger(library).setLevel(logging.ERROR)
     try:
         registered = _registered_by(options.plugin)
     except AdapterError as error:
