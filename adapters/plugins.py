@@ -17,7 +17,8 @@ def load_plugins(names: Sequence[str]) -> None:
     """Import modules for what they register.
 
     Args:
-        names: A module's name each, importable from here, or the path of a ``.py`` file.
+        names: A module's name each, importable from here, or the path of a ``.py`` file, which
+            finds modules beside it.
 
     Raises:
         RegistryError: A module is not there, or fails while it is imported.
@@ -58,6 +59,9 @@ def _import_file(path: Path) -> None:
     name = f"potstill_plugin_{path.stem}_{digest}"
     if name in sys.modules:
         return
+    # What it imports may lie beside it; installed packages come first.
+    if (folder := str(path.resolve().parent)) not in sys.path:
+        sys.path.append(folder)
     spec = importlib.util.spec_from_file_location(name, path.resolve())
     assert spec is not None
     assert spec.loader is not None

@@ -511,3 +511,19 @@ def test_two_plugin_files_of_one_name_are_two_plugins(tmp_path: Path) -> None:
         file.write_text(plug(name="same"))
     with pytest.raises(Exception, match=r"registered twice: by .*one.plug\.py .*two.plug\.py"):
         load_plugins(list(map(str, files)))
+
+
+def test_a_plugin_file_finds_modules_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "shared_by_mine.py").write_text("NAME = 'beside'\n", encoding="utf-8")
+    (tmp_path / "mine.py").write_text(
+        "from shared_by_mine import NAME\n"
+        "from adapters import strategies\n"
+        "from adapters.builtin.low_rank import Lora\n"
+        "strategies.register(NAME)(type('Mine', (Lora,), {'__module__': __name__}))\n",
+        encoding="utf-8",
+    )
+    load_plugins([str(tmp_path / "mine.py")])
+    assert "beside" in strategies
