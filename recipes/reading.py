@@ -242,8 +242,8 @@ def _merge(base: dict[str, Any], over: Mapping[str, Any], at: tuple[str, ...]) -
         # Another strategy has other fields: those of the old one go with its name.
         merged = {}
     for key, value in over.items():
-        if (*at, key) in _NAMED and isinstance(merged.get(key), str):
-            merged[key] = {"name": merged[key]}
+        if _is_named((*at, key)):
+            merged[key] = _spelled_out(merged.get(key), value)
         if isinstance(value, Mapping) and isinstance(merged.get(key), dict):
             merged[key] = _merge(merged[key], value, (*at, str(key)))
         else:
@@ -251,16 +251,28 @@ def _merge(base: dict[str, Any], over: Mapping[str, Any], at: tuple[str, ...]) -
     return merged
 
 
-def _laid_over(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+def _laid_over(
+    base: dict[str, Any], over: Mapping[str, Any], at: tuple[str, ...] = ()
+) -> dict[str, Any]:
     """Put one override's tree into the tree of all of them, in whatever order they were given."""
     merged = dict(base)
     for key, value in over.items():
-        known = merged.get(key)
-        if isinstance(value, Mapping) and isinstance(known, str):
-            known = {"name": known}
+        place, known = (*at, key), merged.get(key)
+        if _is_named(place):
+            known, value = _spelled_out(known, value), _spelled_out(value, known)
         both = isinstance(value, Mapping) and isinstance(known, dict)
-        merged[key] = _laid_over(known, value) if both and known is not None else value
+        merged[key] = _laid_over(known, value, place) if both and known is not None else value
     return merged
+
+
+def _is_named(place: tuple[str, ...]) -> bool:
+    """Tell whether a section is one of several classes by name: a strategy inside another, too."""
+    return place in _NAMED or (place[:1] == ("strategy",) and place[-1] == "base")
+
+
+def _spelled_out(one: Any, other: Any) -> Any:
+    """Return a bare name as a section if it meets one, and anything else as it is."""
+    return {"name": one} if isinstance(one, str) and isinstance(other, Mapping) else one
 
 
 def _make_absolute(tree: dict[str, Any], section: tuple[str, ...], key: str) -> None:

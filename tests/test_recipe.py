@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from adapters.errors import AdapterError
+from adapters.registry import RegistryError
 from recipes.errors import RecipeError
 from recipes.reading import changes, check, differences, plain, read_recipe, shipped_recipes
 
@@ -54,6 +55,29 @@ def test_overrides_mean_the_same_in_any_order() -> None:
     recipe = read_recipe("lora_cls", words)
     assert recipe == read_recipe("lora_cls", words[::-1])
     assert (recipe.data.text, recipe.data.validation) == ("t", str(Path("v.csv").absolute()))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["strategy=dora", "strategy.rank=4"],
+        ["train.loss=focal", "train.loss.gamma=1.0"],
+        ["strategy=replay", "strategy.base=dora", "strategy.base.rank=4", "phases.classes=3"],
+    ],
+)
+def test_a_bare_name_leaves_the_fields_that_are_given_beside_it(words: list[str]) -> None:
+    recipe = read_recipe("lora_cls", words)
+    assert recipe == read_recipe("lora_cls", words[::-1])
+    fields = [word for word in words if word.endswith(("rank=4", "gamma=1.0"))]
+    assert recipe != read_recipe("lora_cls", [word for word in words if word not in fields])
+    with pytest.raises(RegistryError, match="rnak"):
+        read_recipe("lora_cls", ["strategy.rnak=4", "strategy=dora"])
+
+
+def test_fields_of_a_strategy_inside_another_need_no_name() -> None:
+    recipe = read_recipe("incremental_cls", ["strategy.base.rank=4"])
+    base = plain(recipe)["strategy"]["base"]
+    assert (base["name"], base["rank"]) == ("lora", 4)
 
 
 def test_another_strategy_does_not_inherit_the_fields_of_the_old_one() -> None:
