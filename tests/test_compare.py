@@ -835,11 +835,11 @@ def test_phases_add_their_columns(tmp_path: Path) -> None:
             validation=scores,
             phases={"average_accuracy": 0.6, "forgetting": 0.2, "forward_transfer": None},
         ),
-        Row("finetune", "joint", metrics={"accuracy": 0.9}),
+        Row("finetune", "joint", metrics={"accuracy": 0.9}, phases={"average_accuracy": 0.8}),
     )  # fmt: skip
     comparison = Comparison("r", [Result("a", (), [Outcome(0, "a", figures(ledger))])], {})
     row = table_cells(comparison)[0]
-    assert (row["avg phases"], row["forgetting"], row["joint"]) == ("60.00", "20.00", "90.00")
+    assert (row["avg phases"], row["forgetting"], row["joint"]) == ("60.00", "20.00", "80.00")
     assert "transfer" not in row
     assert all(path.stat().st_size for path in write_comparison(comparison, tmp_path))
 

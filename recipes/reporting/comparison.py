@@ -192,8 +192,8 @@ def figures(ledger: Ledger, metric: str | None = None) -> dict[str, float]:
         found["merge_agreement"] = drift["labels"]
         found["merge_logit_difference"] = drift["max_logit_difference"]
     found |= {name: value for name in _PHASES if (value := teacher.phases.get(name)) is not None}
-    if "joint" in ledger:
-        found["joint_accuracy"] = ledger["joint"].score
+    if "joint" in ledger and "average_accuracy" in (bound := ledger["joint"].phases):
+        found["joint_average_accuracy"] = bound["average_accuracy"]
     return found | student_figures(ledger, metric)
 
 
@@ -300,7 +300,7 @@ def _row(comparison: Comparison, result: Result) -> dict[str, str]:
         "avg phases": result.spread("average_accuracy"),
         "forgetting": result.spread("forgetting"),
         "transfer": result.spread("forward_transfer"),
-        "joint": result.spread("joint_accuracy"),
+        "joint": result.spread("joint_average_accuracy"),
         "learn": single("trainable_parameters", lambda value: f"{value:,.0f}"),
         "share %": single("trainable_share", lambda value: f"{100 * value:.2f}"),
         "s": single("seconds", lambda value: f"{value:.1f}"),
