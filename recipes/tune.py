@@ -92,9 +92,9 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="of the search itself (default: 0)")
     parser.add_argument(
-        "--pruner", choices=PRUNERS, default="median",
+        "--pruner", choices=PRUNERS,
         help="end a trial after an epoch in which it is below the median of the others (default), "
-        "by successive halving, or never",
+        "by successive halving, or never (always so where data arrive in phases)",
     )  # fmt: skip
     parser.add_argument(
         "--out", metavar="DIR", help="the search's folder (default: runs/tune-NAME)"

@@ -35,6 +35,7 @@ from recipes.recipe import Recipe
 from recipes.reporting.search import _page
 from recipes.tune import main
 from recipes.tuning import trial
+from recipes.tuning.crew import Crew
 from recipes.tuning.plan import make_plan
 from recipes.tuning.space import Choices, Range, read_space
 from recipes.tuning.storage import judge
@@ -122,6 +123,7 @@ def test_wrong_spaces_are_refused(overrides: list[str], told: str) -> None:
         ([RATE, "--timeout", "soon"], "not a time"),
         ([RATE, "--seed", "-1"], "--seed"),
         ([RATE, "--resume"], "no search"),
+        ([RATE, "phases.classes=2", "--pruner", "median"], "arrive in phases"),
     ],
 )
 def test_what_cannot_be_searched_is_refused_before_anything_starts(
@@ -146,6 +148,7 @@ def test_what_is_measured_follows_from_the_keys() -> None:
     assert (student.target, student.metric, student.stage) == ("student", None, "distill")
     assert plan("strategy.rank=2,4").inside == {}
     assert plan("merge.into=original,dequantized").target == "student"
+    assert (plan(RATE).pruner, plan(RATE, "phases.classes=2").pruner) == ("median", "none")
 
 
 @pytest.fixture(scope="module")
@@ -485,6 +488,30 @@ def test_failed_trials_are_told_and_the_rest_goes_on(
     assert all("out of memory (log: " in entry["fault"] for entry in failed)
     assert "failed: out of memory" in capfd.readouterr().err
     assert story["best"] not in [entry["number"] for entry in failed]
+
+
+@pytest.mark.parametrize("stopped", [True, False], ids=["stopped", "late"])
+def test_a_failed_trial_waits_for_the_first_only_as_long_as_somebody_runs_it(
+    common: list[str], tmp_path: Path, made: type[Made], stopped: bool
+) -> None:
+    made.faults = {f"strategy.rank={rank}": "out of memory" for rank in (1, 2)}
+    plan = make_plan("lora_cls", *read_space(["strategy.rank=1,2", *common]))
+    other, own = (Study(tmp_path / "out", plan) for _ in range(2))
+    first = other.claim(3)
+    assert first is not None
+    deadline = None if stopped else time.monotonic() + 0.5
+    crew = Crew(own, workers=1, budget=2, deadline=deadline, offline=True, tell=lambda _: None)
+    work = threading.Thread(target=crew.run, daemon=True)
+    work.start()
+    while not made.begun:
+        time.sleep(0.01)
+    if stopped:
+        other.release(first)
+    work.join(20)
+    assert not work.is_alive()
+    states = ["complete", "failed"] if stopped else ["running", "running"]
+    assert [trial.state for trial in own.trials] == states
+    other.release(first)
 
 
 def test_workers_share_the_trials_and_the_cores(

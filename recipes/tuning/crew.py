@@ -111,7 +111,7 @@ class Crew:
 
     def _next(self) -> bool:
         """Do a trial, or wait for those of others; False if there is nothing left to wait for."""
-        if self._deadline is not None and time.monotonic() > self._deadline:
+        if self._late():
             return False
         claim = self._study.claim(self._budget)
         if claim is not None:
@@ -126,6 +126,9 @@ class Crew:
         if running:
             self._stopped.wait(_LOOK)
         return bool(running)
+
+    def _late(self) -> bool:
+        return self._deadline is not None and time.monotonic() > self._deadline
 
     def _do(self, claim: Claim) -> None:
         earlier = self._study.trials
@@ -257,6 +260,8 @@ class Crew:
     def _fail(self, claim: Claim, fault: str, begun: float) -> None:
         """Write down that a trial failed, unless it is the recipe itself that does not work.
 
+        A trial that cannot be judged now is left to the next claim, or to the next command.
+
         Raises:
             RecipeError: The recipe as it stands fails.
             StoppedError: It failed in another thread.
@@ -266,8 +271,11 @@ class Crew:
                 f"The recipe as it stands cannot be trained, so nothing else is tried: {fault}. "
                 "The same command begins with it again."
             )
-        # What fails for everyone is not this trial's fault: wait for the recipe as it stands.
+        # What fails for everyone is not this trial's fault: wait for the recipe as it stands. If
+        # its process is gone, it comes first, and then this trial again.
         while self._study.trials[0].state == "running":
+            if self._late() or self._study.abandoned(0):
+                return
             if self._stopped.wait(_LOOK):
                 raise StoppedError
         self._finish(claim, "failed", begun, None, **{FAULT: fault})

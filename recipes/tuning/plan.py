@@ -138,7 +138,7 @@ def make_plan(
     plugins: Sequence[str] = (),
     seeds: Sequence[int] = (),
     seed: int = 0,
-    pruner: str = "median",
+    pruner: str | None = None,
 ) -> Plan:
     """Check a search as far as is possible without reading the data.
 
@@ -149,12 +149,21 @@ def make_plan(
         plugins: Further plug-in modules.
         seeds: Seeds of each trial; by default the recipe's own.
         seed: Seed of the search.
-        pruner: Who ends poor trials.
+        pruner: Who ends poor trials; None for the median, or for none where data arrive in phases:
+            an epoch of one phase tells nothing of what is left after the last.
 
     Raises:
-        RecipeError: A value that the recipe refuses, or a key that cannot be searched.
+        RecipeError: A value that the recipe refuses, a key that cannot be searched, or a pruner
+            where data arrive in phases.
     """
     base = read_recipe(recipe, fixed, plugins)
+    if pruner is None:
+        pruner = "median" if base.phases is None else "none"
+    elif base.phases is not None and pruner != "none":
+        raise RecipeError(
+            f"--pruner {pruner} judges a training by its epochs, and where data arrive in phases "
+            "they do not tell what is left after the last. Leave the option out."
+        )
 
     def read(*given: str) -> Recipe:
         return read_recipe(recipe, [*fixed, *given], plugins)

@@ -214,6 +214,13 @@ class Study:
         """Let go of a trial; one whose outcome was not told is done again by whoever comes."""
         claim._lock.release()
 
+    def abandoned(self, number: int) -> bool:
+        """Tell whether a trial was begun and is not ended, and nobody works on it."""
+        if self.trials[number].state != "running" or (lock := self._hold(number)) is None:
+            return False
+        lock.release()
+        return True
+
     def open(self, number: int | None = None) -> optuna.Study:
         """Load the study, with the sampler that draws the trial of this number.
 
@@ -226,7 +233,10 @@ class Study:
         seed = 0
         if number is not None:
             seed = int(np.random.SeedSequence([self.plan.seed, number]).generate_state(1)[0])
-        sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=_STARTUP)
+        # Trials that others run count as poor ones: nobody draws beside them.
+        sampler = optuna.samplers.TPESampler(
+            seed=seed, n_startup_trials=_STARTUP, constant_liar=True
+        )
         return optuna.load_study(study_name=NAME, storage=self._storage, sampler=sampler)
 
     def _hold(self, number: int) -> FileLock | None:
