@@ -295,6 +295,23 @@ def test_a_next_task_of_olora_starts_apart_from_the_last(
             assert (new @ past.T).abs().max() < 1e-4
 
 
+def test_olora_learns_on_when_earlier_tasks_fill_a_layer(tiny_backbone: Make) -> None:
+    strategy = strategies.get("olora")(rank=4)
+    starts = []
+    for seed in (0, 1):
+        backbone = load_backbone(tiny_backbone("bert"), tiny.LABELS, quantization="none", seed=seed)
+        model = prepare(backbone, strategy)
+        memory = strategy.between_tasks(model, iter(()), {})
+        for name, past in memory.items():
+            shape = (64, past.shape[1]) if name.endswith("lora_A") else (past.shape[0], 64)
+            memory[name] = torch.randn(shape)
+        strategy.recall(model, memory)
+        layers = [module for module in model.modules() if hasattr(module, "lora_A")]
+        starts.append([layer.lora_A["default"].weight for layer in layers])
+        assert all(start.abs().max() > 0.01 for start in starts[-1])
+    assert not any(torch.equal(*pair) for pair in zip(*starts, strict=True))
+
+
 def test_ewc_refuses_to_be_around_what_remembers() -> None:
     with pytest.raises(ValidationError, match="keeps a memory of its own"):
         strategies.get("ewc")(base={"name": "olora"})

@@ -20,7 +20,9 @@ _PAST = "past"
 class OLora(Lora):
     """LoRA with a new update for each task, kept orthogonal to the frozen ones before it.
 
-    A new update starts orthogonal to them too, from a draw of its own.
+    A new update starts orthogonal to them too, from a draw of its own, as long as a layer is wide
+    enough for another ``rank`` directions. After that it starts as LoRA does, and nothing but the
+    penalty keeps it apart.
 
     Attributes:
         orthogonality: Weight of the overlap with the subspaces of earlier tasks.
@@ -87,15 +89,15 @@ class OLora(Lora):
 
 
 def _start_apart(new: Tensor, past: Tensor) -> None:
-    """Draw a start for an update, without the part of it that lies where past ones are."""
-    import math
-
+    """Take the part of an update's start that lies where past ones do away from it."""
     import torch
 
-    # Every task loads its model with the same seed: its number makes the draw its own.
+    if len(past) + len(new) > new.shape[1]:
+        return  # nothing is left apart from them
+    # Every task loads its model with the same seed, and so with the same start; in another order
+    # it is as good as another draw.
     generator = torch.Generator().manual_seed(len(past))
-    bound = 1 / math.sqrt(new.shape[1])
-    drawn = torch.empty(new.shape).uniform_(-bound, bound, generator=generator).to(new.device)
+    drawn = new.data[:, torch.randperm(new.shape[1], generator=generator)]
     basis = torch.linalg.svd(past.data, full_matrices=False)[2]
     new.data.copy_(drawn - drawn @ basis.T @ basis)
 
