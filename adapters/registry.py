@@ -144,6 +144,10 @@ class Registry(Generic[T]):
         """
         return {"name": self.name_of(type(instance)), **instance.model_dump(mode="json")}
 
+    def registered(self) -> set[str]:
+        """Return the names that classes have by now; what is installed but not loaded has none."""
+        return set(self._entries)
+
     def names(self) -> list[str]:
         """Return every known name, sorted; plug-ins that are installed but not loaded count."""
         return sorted({*self._entries, *(point.name for point in entry_points(group=self.group))})
@@ -216,6 +220,11 @@ def by_name(registry: Registry[Any]) -> tuple[BeforeValidator, PlainSerializer]:
             )
         fields = {key: entry for key, entry in value.items() if key != "name"}
         cls = registry.get(value["name"])
+        for key, field in cls.model_fields.items():
+            inner = fields.get(key)
+            if isinstance(inner, dict) and registry.loaded(type(field.default)):
+                # Fields alone are those of the entry that is there anyway.
+                fields[key] = {"name": registry.name_of(type(field.default)), **inner}
         try:
             return cls.model_validate(fields)
         except ValidationError as error:

@@ -88,7 +88,7 @@ def penalty_of(strategy: Strategy, model: nn.Module, memory: Mapping[str, Tensor
     """Return what `Strategy.penalty` gives.
 
     Raises:
-        AdapterError: It is no single number with a gradient of its own.
+        AdapterError: It is no tensor of a single number.
     """
     from torch import Tensor
 

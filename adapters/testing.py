@@ -21,11 +21,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 from adapters.errors import AdapterError
 from adapters.plugins import load_plugins
+from adapters.registry import RegistryError
 from adapters.strategy import Strategy, strategies
 from adapters.tiny import ARCHITECTURES
 
@@ -157,7 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Check registered strategies; print a line each.
 
     Returns:
-        0 if all pass or refuse, 1 if any fails, 3 if a plug-in does not load.
+        0 if all pass or refuse, 1 if any fails, 3 if a plug-in does not load or registers nothing.
     """
     parser = argparse.ArgumentParser(
         prog="python -m adapters.testing", description="Hold strategies against their contract."
@@ -177,6 +179,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logging.getLogger(library).setLevel(logging.ERROR)
     try:
         registered = _registered_by(options.plugin)
+        if not (options.names or registered):
+            raise RegistryError(
+                f"{' and '.join(options.plugin)} registers no strategy, so there is nothing to "
+                'check. Decorate the class with @strategies.register("name").'
+            )
     except AdapterError as error:
         print(f"error: {error}", file=sys.stderr)
         return 3
@@ -196,9 +203,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _registered_by(plugins: Sequence[str]) -> list[str]:
     """Load plug-ins and return the names that they add; without any, all names."""
-    before = strategies.names() if plugins else ()
+    if not plugins:
+        return strategies.names()
+    before = strategies.registered()
     load_plugins(plugins)
-    return [name for name in strategies.names() if name not in before]
+    # A module need not register what its package's entry points offer.
+    offered = {
+        point.name
+        for point in entry_points(group=strategies.group)
+        if any(f"{point.module}.".startswith(f"{plugin}.") for plugin in plugins)
+    }
+    return sorted((strategies.registered() | offered) - before)
 
 
 def _outcome(name: str, architecture: str, checks: Sequence[str] | None, device: str) -> str:

@@ -650,6 +650,31 @@ def test_the_command_checks_what_a_plugin_registers(
     assert main(["my_norms", *given]) == 0
     assert main(["--plugin", str(tmp_path / "none.py")]) == 3
     assert "There is no plug-in file" in capsys.readouterr().err
+    (tmp_path / "forgot.py").write_text("x = 1\n")
+    assert main(["--plugin", str(tmp_path / "forgot.py")]) == 3
+    assert "registers no strategy" in capsys.readouterr().err
+
+
+def test_the_command_checks_what_an_installed_plugin_offers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(strategies, "_entries", dict(strategies._entries))
+    (tmp_path / "offers_broken.py").write_text(
+        "from adapters.strategy import Strategy\n"
+        "class Broken(Strategy):\n"
+        "    'Returns nothing.'\n"
+        "    def prepare(self, model): pass\n"
+        "    def finish(self, model): pass\n"
+    )
+    facts = tmp_path / "offers_broken-1.0.dist-info"
+    facts.mkdir()
+    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: offers_broken\nVersion: 1.0\n")
+    (facts / "entry_points.txt").write_text(
+        "[potstill.strategies]\nbroken = offers_broken:Broken\n"
+    )
+    assert main(["--plugin", "offers_broken", "--architectures", "bert"]) == 1
+    assert "returned NoneType" in capsys.readouterr().out
 
 
 def test_a_method_of_peft_that_knows_no_such_layers_is_refused() -> None:
