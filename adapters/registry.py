@@ -18,7 +18,7 @@ T = TypeVar("T", bound=type[Any])
 
 
 class RegistryError(AdapterError):
-    """A name is unknown, taken, or its plug-in does not load."""
+    """A name is unknown, taken, or its plug-in does not load or does not work."""
 
 
 class Registry(Generic[T]):
@@ -144,6 +144,45 @@ class Registry(Generic[T]):
         """
         return {"name": self.name_of(type(instance)), **instance.model_dump(mode="json")}
 
+    def called(self, instance: Any) -> str:
+        """Return how messages call an entry: by its name, and its file if that is an outsider's."""
+        cls = type(instance)
+        file = source_file(cls)
+        name = next((f"{name!r}" for name in self.loaded(cls)), cls.__qualname__)
+        own = self.base is not None and _root(cls) == _root(self.base)
+        return f"The {self.kind} {name}" + ("" if own or file is None else f" ({file})")
+
+    def call(
+        self,
+        instance: Any,
+        method: str,
+        *arguments: Any,
+        passes: tuple[type[Exception], ...],
+        advice: str,
+    ) -> Any:
+        """Call an entry's method; whatever it trips over becomes one message that names it.
+
+        Args:
+            instance: Whose method.
+            method: Its name.
+            *arguments: What it is given.
+            passes: What it may raise. Memory that runs out is not its fault and passes, too.
+            advice: What to do about anything else.
+
+        Raises:
+            RegistryError: The method raised something else.
+        """
+        function: Callable[..., Any] = getattr(instance, method)
+        try:
+            return function(*arguments)
+        except Exception as error:
+            if isinstance(error, (MemoryError, *passes)) or "out of memory" in str(error):
+                raise
+            raise RegistryError(
+                f"{self.called(instance)} failed in {method}(): {type(error).__name__}: "
+                f"{' '.join(str(error).split())}. {advice}"
+            ) from error
+
     def registered(self) -> set[str]:
         """Return the names that classes have by now; what is installed but not loaded has none."""
         return set(self._entries)
@@ -247,6 +286,10 @@ def told(error: BaseException) -> str:
     text = " ".join(str(error).split()).rstrip(".")
     kind = type(error).__name__
     return text if isinstance(error, AdapterError) else f"{kind}: {text}" if text else kind
+
+
+def _root(cls: type) -> str:
+    return cls.__module__.partition(".")[0]
 
 
 def _package(point: EntryPoint) -> str:

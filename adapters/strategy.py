@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
 from adapters.errors import AdapterError
 from adapters.outline import Outline
-from adapters.registry import Registry, by_name, source_file
+from adapters.registry import Registry, by_name
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -345,25 +345,14 @@ def call(strategy: Strategy, method: str, *arguments: Any) -> Any:
     Raises:
         AdapterError: The method raised something else than an `AdapterError`.
     """
-    function: Callable[..., Any] = getattr(strategy, method)
-    try:
-        return function(*arguments)
-    except (AdapterError, MemoryError):
-        raise
-    except Exception as error:
-        if "out of memory" in str(error):
-            raise
-        raise AdapterError(
-            f"{called(strategy)} failed in {method}(): {type(error).__name__}: "
-            f"{' '.join(str(error).split())}. Mend it (adapters.testing.check_strategy shows the "
-            "whole story), or choose another strategy or backbone."
-        ) from error
+    return strategies.call(
+        strategy, method, *arguments,
+        passes=(AdapterError,),
+        advice="Mend it (adapters.testing.check_strategy shows the whole story), or choose another "
+        "strategy or backbone.",
+    )  # fmt: skip
 
 
 def called(strategy: Strategy) -> str:
     """Return how messages call a strategy: by its name, and its file if that is an outsider's."""
-    cls = type(strategy)
-    file = source_file(cls)
-    name = next((f"{name!r}" for name in strategies.loaded(cls)), cls.__qualname__)
-    own = cls.__module__.partition(".")[0] == "adapters"
-    return f"The strategy {name}" + ("" if own or file is None else f" ({file})")
+    return strategies.called(strategy)

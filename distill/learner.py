@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from distill.errors import DistillError
-from distill.objective import Objective, Pair, asked, needed
+from distill.objective import Objective, Pair, asked, call, loss_of, needed
 from distill.signals import Answer, Need, Outputs, Signals, TeacherSignals, Wants
 from distill.taps import ask
 from distill.windows import Windows, answers
@@ -64,7 +64,7 @@ class Learner(nn.Module):
             )
         if teacher is not None:
             _check_asked(teacher.wants, asked(objectives, pair)[1])
-        parts = [objective.parts(pair) for objective in objectives]
+        parts = [call(objective, "parts", pair) for objective in objectives]
         self.parts = nn.ModuleList(part if part is not None else nn.Identity() for part in parts)
         self._has_parts = [part is not None for part in parts]
 
@@ -109,7 +109,8 @@ class Learner(nn.Module):
         with torch.autocast(own.logits.device.type, enabled=False):
             for term, factor, part in counting:
                 seen, told = self._picked(term, own, wants, taught)
-                value = term.loss(seen, told, labels, inputs["attention_mask"], part)
+                mask = inputs["attention_mask"]
+                value = loss_of(term, seen, told, labels, mask, part)
                 loss = loss + factor * value
         return {"loss": loss, "logits": own.logits}
 

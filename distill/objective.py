@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from adapters.errors import AdapterError
 from adapters.registry import Registry
+from distill.errors import DistillError
 from distill.signals import Need, Outputs, Signals, Wants
 
 if TYPE_CHECKING:
@@ -143,6 +145,66 @@ class Objective(BaseModel):
 objectives: Registry[type[Objective]] = Registry(
     "objective", group="potstill.objectives", base=Objective
 )
+
+
+def call(objective: Objective, method: str, *arguments: Any) -> Any:
+    """Call an objective's method; whatever it trips over becomes one message that names it.
+
+    Args:
+        objective: Whose method.
+        method: Its name.
+        *arguments: What it is given.
+
+    Raises:
+        AdapterError: The method raised something else than a `DistillError`.
+    """
+    return objectives.call(
+        objective, method, *arguments,
+        passes=(AdapterError, DistillError),
+        advice="Mend it (distill.testing.check_objective shows the whole story), or choose another "
+        "objective.",
+    )  # fmt: skip
+
+
+def loss_of(
+    objective: Objective,
+    student: Outputs,
+    teacher: Signals | None,
+    labels: Tensor,
+    mask: Tensor,
+    parts: nn.Module | None,
+) -> Tensor:
+    """Return what `Objective.loss` gives.
+
+    Raises:
+        AdapterError: It fails.
+        DistillError: It gives no scalar.
+    """
+    from torch import Tensor
+
+    found = call(objective, "loss", student, teacher, labels, mask, parts)
+    if not isinstance(found, Tensor) or found.numel() != 1:
+        what = f"of shape {[*found.shape]}" if isinstance(found, Tensor) else repr(found)[:60]
+        raise DistillError(
+            f"{objectives.called(objective)} returned something {what} from loss(); it has to be a "
+            "scalar tensor, such as the mean over the batch."
+        )
+    return found.reshape(())
+
+
+def check_declared(objective: Objective) -> None:
+    """Check that an objective names what there is.
+
+    Raises:
+        DistillError: Something in `Objective.needs` or `Objective.takes` is not known.
+    """
+    for name, known in (("needs", get_args(Need)), ("takes", get_args(LabelForm))):
+        strange = sorted({*getattr(objective, name)} - {*known})
+        if strange:
+            raise DistillError(
+                f"{objectives.called(objective)} has {strange[0]!r} in {name}; it can be: "
+                f"{', '.join(known)}."
+            )
 
 
 def needed(terms: Sequence[Objective]) -> frozenset[Need]:

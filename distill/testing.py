@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from adapters.registry import RegistryError
 from distill import testing_behavior as behavior
 from distill import testing_contract as contract
 from distill.errors import DistillError
@@ -75,7 +76,9 @@ def check_objective(
             except Fault as fault:
                 raise ConformanceError(f"{failed}{fault}") from None
             except Exception as error:
+                # A message that a user reads is made of what the author wants to see.
+                cause = error.__cause__ if isinstance(error, RegistryError) else error
                 asked = (check.__doc__ or "").partition("\n")[0]
                 raise ConformanceError(
-                    f"{failed}it stopped with {words(error)}. What is asked: {asked}"
+                    f"{failed}it stopped with {words(cause or error)}. What is asked: {asked}"
                 ) from error

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from adapters.errors import AdapterError
 from adapters.strategy import Strategy, called, finish, prepare
 from adapters.strategy_methods import check_signatures, groups_of, penalty_of
-from distill.objective import Objective, Pair, asked
-from distill.signals import Answer
+from distill.objective import Objective, Pair, asked, call, check_declared
+from distill.signals import Signals, Wants
 from distill.taps import ask
 from recipes.decide import check_decide
 from recipes.errors import RecipeError
@@ -23,10 +24,12 @@ from recipes.workspace import Workspace, torch_call
 
 if TYPE_CHECKING:
     import numpy as np
+    from torch import Tensor
     from transformers import PreTrainedModel
 
-#: On how many rows a strategy's `finish` is tried, and how far logits may be apart after it,
-#: against the largest of them or 1. A fold that is right is off by rounding errors only.
+#: On how many rows strategies and objectives are tried, and how far logits may be apart after a
+#: strategy's `finish`, against the largest of them or 1. A fold that is right is off by rounding
+#: errors only.
 _TRIED, _TOLERANCE = 2, 1e-2
 
 
@@ -45,7 +48,6 @@ def check_possible(work: Workspace) -> Start:
     from recipes.contrast import check_contrast
     from recipes.imitation import imitation_pair
     from recipes.long_text import check_pool
-    from recipes.teachers import check_signals
 
     recipe, imitate = work.recipe, work.recipe.distill.imitate
     _ = work.rows, work.max_length
@@ -67,31 +69,29 @@ def check_possible(work: Workspace) -> Start:
     check_contrast(work)
     _check_metrics(work)
     check_measures(work)
+    for objective in (*recipe.distill.objectives, *(imitate.objectives if imitate else ())):
+        check_declared(objective)
     called_here(work.problem, recipe.distill.objectives)
     _check_knowledge(work)
-    teacher = work.load()
-    start = make(work, teacher)
-    trimmed(work, start, work.rows.train.texts)
-    check_signals(work, start.pair)
-    _check_objectives(recipe.distill.objectives, start.pair, start.student, teacher)
-    for name, other in students(work).items():
-        if name != STUDENT:
-            _check_other(other, teacher)
+    teacher, labels = work.load(), _few(work, work.rows.train)["labels"]
+    starts = {name: _check_student(one, teacher, labels) for name, one in students(work).items()}
+    start = starts[STUDENT]
     if imitate is not None:
         pair = imitation_pair(work, start)
         parent = teacher if imitate.parent == "teacher" else work.load(path=start.origin)
-        _check_objectives(imitate.objectives, pair, start.student, parent)
+        _check_objectives(imitate.objectives, pair, start.student, parent, labels)
     return start
 
 
-def _check_other(work: Workspace, teacher: PreTrainedModel) -> None:
-    """Look at a further student as at the first."""
+def _check_student(work: Workspace, teacher: PreTrainedModel, labels: Tensor) -> Start:
+    """Cut a student from a teacher that knows nothing, and let its objectives look at both."""
     from recipes.teachers import check_signals
 
     start = make(work, teacher)
     trimmed(work, start, work.rows.train.texts)
     check_signals(work, start.pair)
-    _check_objectives(work.recipe.distill.objectives, start.pair, start.student, teacher)
+    _check_objectives(work.recipe.distill.objectives, start.pair, start.student, teacher, labels)
+    return start
 
 
 def _check_objectives(
@@ -99,20 +99,41 @@ def _check_objectives(
     pair: Pair,
     student: PreTrainedModel,
     teacher: PreTrainedModel,
+    labels: Tensor,
 ) -> None:
-    """Let objectives look at a pair, and ask both models for what they want.
+    """Let objectives look at a pair, and let each answer once for texts with these labels.
 
     Raises:
         DistillError: An objective cannot hold, or a model does not offer what it wants.
+        AdapterError: An objective fails.
     """
     import torch
 
+    from distill.learner import Learner
+
     for objective in objectives:
-        objective.parts(pair)
-    for model, wants in zip((student, teacher), asked(objectives, pair), strict=True):
-        tokens = torch.ones(1, 4, dtype=torch.long, device=model.device)
-        with torch.inference_mode():
-            ask(model, {"input_ids": tokens, "attention_mask": tokens}, wants, Answer)
+        call(objective, "parts", pair)
+    tokens = torch.ones(len(labels), 4, dtype=torch.long, device=student.device)
+    inputs = {"input_ids": tokens, "attention_mask": tokens}
+    wants = asked(objectives, pair)[1]
+    with torch.no_grad():
+        taught = _Answered(ask(teacher, inputs, wants, Signals), wants)
+    for objective in objectives:
+        learner = Learner(student, [objective], taught, pair).to(student.device).train()
+        learner.progress = (objective.since + objective.until) / 2
+        learner(labels.to(student.device), **inputs)
+    student.eval()
+
+
+@dataclass(frozen=True)
+class _Answered:
+    """A teacher that has said all that it will say."""
+
+    signals: Signals
+    wants: Wants
+
+    def __call__(self, texts: Any, inputs: Any, windows: Any = None) -> Signals:
+        return self.signals
 
 
 def _check_metrics(work: Workspace) -> None:
@@ -162,10 +183,7 @@ def _check_finish(work: Workspace) -> None:
     Raises:
         AdapterError: The strategy does not fit, or what it finishes is not the model it prepared.
     """
-    strategy, rows = work.strategy, work.rows.validation
-    few = Split(rows.texts[:_TRIED], rows.labels[:_TRIED])
-    examples = work.task.features(few, work.tokenizer, work.max_length)
-    batch = work.task.collator(work.tokenizer)(examples)
+    strategy, batch = work.strategy, _few(work, work.rows.validation)
     check_signatures(strategy)
     prepared = prepare(work.load(), strategy)
     groups_of(strategy, prepared, work.recipe.train.learning_rate)
@@ -178,6 +196,13 @@ def _check_finish(work: Workspace) -> None:
             f"{called(strategy)} does not give an equal model back: before anything is learnt, "
             f"finish() changes the logits by {difference:.3g}. Fold all that prepare() put in."
         )
+
+
+def _few(work: Workspace, rows: Split) -> dict[str, Any]:
+    """Return the first rows as a batch."""
+    few = Split(rows.texts[:_TRIED], rows.labels[:_TRIED])
+    examples = work.task.features(few, work.tokenizer, work.max_length)
+    return work.task.collator(work.tokenizer)(examples)
 
 
 def _answer(strategy: Strategy, model: Any, batch: Mapping[str, Any]) -> np.ndarray:

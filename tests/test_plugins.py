@@ -441,6 +441,51 @@ def test_a_bad_plugin_file_is_refused_in_one_line_before_training(
     assert strategies.get("lora").__name__ == "Lora"
 
 
+def aim(loss: str, needs: str = "logits", parts: str = "return None", head: str = "") -> str:
+    return (
+        "from distill import Objective, objectives\n"
+        "@objectives.register('wrong')\n"
+        "class Wrong(Objective):\n"
+        "    'Is wrong.'\n"
+        f"    needs = frozenset({{{needs!r}}})\n"
+        f"    def parts(self, pair):\n        {parts}\n"
+        f"    def loss(self, {head or 'student, teacher, labels, mask, parts'}):\n"
+        f"        return {loss}\n"
+    )
+
+
+OBJECTIVES = {
+    "loss fails": (aim("student.logitss.mean()"), r"failed in loss\(\): AttributeError: .*logitss"),
+    "wrong signature": (
+        aim("student.logits.mean()", head="student, teacher, labels"),
+        r"failed in loss\(\): TypeError: .*takes 4 positional arguments but 6 were given",
+    ),
+    "loss is no scalar": (aim("student.logits"), r"something of shape \[2, 3\] from loss\(\)"),
+    "loss is a number": (aim("0.5"), r"returned something 0\.5 from loss\(\)"),
+    "parts fail": (aim("1", parts="1 / 0"), r"failed in parts\(\): ZeroDivisionError"),
+    "a file is missing": (
+        aim("1", parts="open('table.txt')"), r"failed in parts\(\): FileNotFoundError: .*table"
+    ),
+    "needs what there is not": (aim("1", needs="hiden"), r"has 'hiden' in needs; it can be: "),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", OBJECTIVES)
+def test_a_bad_objective_is_refused_in_one_line_before_training(
+    fault: str, recipe: Sequence[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    code, expected = OBJECTIVES[fault]
+    file = tmp_path / "bad_objective.py"
+    file.write_text(code, encoding="utf-8")
+    out = tmp_path / "run"
+    given = [*recipe, "distill.objectives=[wrong]", "--plugin", str(file), "--out", str(out)]
+    assert run.main([*given, "--dry-run"]) == 3
+    line = told(capfd)
+    assert f"The objective 'wrong' ({file})" in line
+    assert re.search(expected, line), line
+    assert not list(out.glob("*"))
+
+
 #: What a plug-in registers, and what is said of it.
 REGISTERED = {
     "no brackets": (plug().replace("('wrong')", ""), r"Wrong needs a name to be registered"),
