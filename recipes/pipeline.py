@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -66,6 +67,22 @@ def check_folder(recipe: Recipe, folder: Path, resume: bool, from_stage: str | N
         )
     if resume:
         say(f"Nothing has begun in {folder} yet: this is a new run.")
+
+
+def check_place(folder: Path) -> None:
+    """Check that a run's folder can be made, without making it.
+
+    Raises:
+        RecipeError: It cannot.
+    """
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    why = "" if there.is_dir() else f"{there} is a file"
+    if not why and not os.access(there, os.W_OK | os.X_OK):
+        why = f"{there} may not be written in"
+    if why:
+        raise RecipeError(
+            f"The folder {folder} cannot be written: {why}. Choose another with --out."
+        )
 
 
 def make_folder(folder: Path) -> None:

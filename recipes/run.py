@@ -41,7 +41,7 @@ examples:
 
 exit status: 0 shipped, or done as far as --to or --dry-run asks; 2 the gate says no, or the
 exported file does not answer as the student; 3 the recipe, the data or the command is wrong;
-130 stopped; 1 anything else
+130 stopped; 1 anything else, such as a full disk: what was finished is kept
 """
 
 
@@ -58,17 +58,20 @@ def guarded(command: Callable[[], int]) -> int:
     except (RecipeError, AdapterError, DistillError, ExportError) as error:
         from export.parity import ParityError
 
-        print(f"error: {_full_disk(error) or error}", file=sys.stderr)
+        full = _full_disk(error)
+        print(f"error: {full or error}", file=sys.stderr)
+        if full:
+            return FAILED
         return REFUSED if isinstance(error, ParityError) else WRONG
     except KeyboardInterrupt:
         print("stopped; go on with --resume", file=sys.stderr)
         return 130
     except Exception as error:
-        message = _full_disk(error) or _out_of_reach(error)
-        if message is None:
+        full, wrong = _full_disk(error) or _no_memory(error), _out_of_reach(error)
+        if not full and not wrong:
             raise
-        print(f"error: {message}", file=sys.stderr)
-        return WRONG
+        print(f"error: {full or wrong}", file=sys.stderr)
+        return FAILED if full else WRONG
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -118,7 +121,7 @@ def _run(options: argparse.Namespace) -> int:
     folder = Path(options.out or Path("runs") / Path(options.recipe).stem)
     if options.offline:
         os.environ["HF_HUB_OFFLINE"] = "1"
-    from recipes.pipeline import check_folder, make_folder, to_do
+    from recipes.pipeline import check_folder, check_place, make_folder, to_do
 
     if options.plan:
         from recipes.plan import print_plan
@@ -127,6 +130,7 @@ def _run(options: argparse.Namespace) -> int:
         if options.resume or options.stage:
             check_folder(recipe, folder, options.resume, options.stage)
         stages = to_do(folder, options.resume, options.stage, options.to)
+        check_place(folder)
         work = workspace(recipe, folder, options.offline)
         with reader_may_go():
             print_plan(work, stages)
@@ -224,14 +228,19 @@ def _full_disk(error: BaseException) -> str | None:
 
 
 def _out_of_reach(error: BaseException) -> str | None:
-    """Return a message for what the machine refuses: files, rights, memory."""
+    """Return a message for files that are not there or not to be used."""
     if isinstance(error, FileNotFoundError):
         return (
-            f"{error.filename} is missing: it was removed from the run. Put it back, or do the "
-            "stage that makes it anew (--from STAGE)."
+            f"{error.filename} is missing. Put it back; if it belongs to the run, the stage that "
+            "makes it can be done anew (--from STAGE)."
         )
     if isinstance(error, PermissionError) or getattr(error, "errno", None) == errno.EROFS:
         return f"Not allowed: {error}. Choose another folder with --out, or mend its rights."
+    return None
+
+
+def _no_memory(error: BaseException) -> str | None:
+    """Return a message if memory has run out."""
     if isinstance(error, MemoryError) or "out of memory" in str(error):
         return (
             f"Out of memory ({str(error).partition('. ')[0]}). Lower train.batch_size or "

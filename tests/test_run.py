@@ -155,10 +155,10 @@ def test_from_does_a_stage_anew_and_all_after_it(
     assert (whole / "student" / "model.safetensors").stat().st_mtime_ns == stamp
 
 
-def refusal(capfd: pytest.CaptureFixture[str], arguments: Sequence[str]) -> str:
+def refusal(capfd: pytest.CaptureFixture[str], arguments: Sequence[str], status: int = 3) -> str:
     """Run a command that has to be refused, and return its one line."""
     capfd.readouterr()
-    assert main(arguments) == 3
+    assert main(arguments) == status
     said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(said) == 1
     return said[0]
@@ -300,7 +300,17 @@ def test_a_full_disk_is_said(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("recipes.stages.baseline._embed", full)
-    assert "The disk is full" in refusal(capfd, arguments(tmp_path / "out"))
+    assert "The disk is full" in refusal(capfd, arguments(tmp_path / "out"), status=1)
+
+
+def test_a_dry_run_looks_at_the_folder_too(
+    arguments: Callable[..., list[str]], tmp_path: Path, capfd: Any
+) -> None:
+    (tmp_path / "rows.csv").write_text("text,label\n")
+    for out in (tmp_path / "rows.csv", tmp_path / "rows.csv" / "run"):
+        assert "rows.csv is a file" in refusal(capfd, arguments(out, "--dry-run"))
+    assert main(arguments(tmp_path / "new" / "run", "--dry-run")) == 0
+    assert not (tmp_path / "new").exists()
 
 
 def test_changed_data_stop_a_resumption(
