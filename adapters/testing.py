@@ -159,7 +159,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Check registered strategies; print a line each.
 
     Returns:
-        0 if all pass or refuse, 1 if any fails, 3 if a plug-in does not load or registers nothing.
+        0 if all pass or refuse, 1 if any fails, 3 if a plug-in does not load or registers nothing,
+        or a name is unknown.
     """
     parser = argparse.ArgumentParser(
         prog="python -m adapters.testing", description="Hold strategies against their contract."
@@ -179,6 +180,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logging.getLogger(library).setLevel(logging.ERROR)
     try:
         registered = _registered_by(options.plugin)
+        for name in options.names:
+            strategies.get(name)
+        if options.checks:
+            from adapters.testing_checks import CHECKS
+
+            _are_there("checks", options.checks, CHECKS)
         if not (options.names or registered):
             raise RegistryError(
                 f"{' and '.join(options.plugin)} registers no strategy, so there is nothing to "

@@ -46,7 +46,7 @@ def hold(condition: bool, otherwise: str) -> None:
         raise Fault(otherwise)
 
 
-def words(error: Exception) -> str:
+def words(error: BaseException) -> str:
     """Return an error on one line, without its full stop."""
     text = str(error).rstrip(".")
     if isinstance(error, ValidationError):

@@ -174,8 +174,12 @@ def predict(scorer: Scorer, source: Path, target: Path, *, overwrite: bool = Fal
         ExportError: A file is missing, broken or there already; a column is missing or there
             already; there are parts of another bundle, input or setting; another process is at it.
     """
-    if target.resolve() == source.resolve() or target.is_dir():
-        raise ExportError(f"{target} is the input, or a folder. Name another output.")
+    if target.resolve() == source.resolve():
+        raise ExportError(f"The output {target} is the input. Name another output.")
+    if target.is_dir():
+        raise ExportError(
+            f"The output {target} is a folder. Name a file, such as {target}/out.csv."
+        )
     suffix = rows.suffix_of(target)
     if not parts.folder_of(target).exists():
         _check_free(target, overwrite)

@@ -189,9 +189,7 @@ def _remedy(recipe: str, cell: Cell, plugins: Sequence[str]) -> str:
     except (RecipeError, AdapterError, DistillError):
         return ""
     own = " ".join([*map(shlex.quote, cell.own), _FLOAT_WEIGHTS])
-    return (
-        f" To compare it all the same, take it out of the axis; add --variant {shlex.quote(own)}."
-    )
+    return f" To compare it all the same, give it as --variant {shlex.quote(own)} instead."
 
 
 def _joined(faults: Mapping[str, str], cells: int) -> str:

@@ -9,7 +9,7 @@ from recipes.long_text import told
 from recipes.preflight import check_possible
 from recipes.several_students import students
 from recipes.students import described, foretold, trimmed
-from recipes.tasks.wording import listed, shown
+from recipes.tasks.wording import counted, listed, shown
 from recipes.workspace import Workspace
 
 
@@ -48,7 +48,7 @@ def print_plan(work: Workspace, stages: Sequence[str]) -> None:
         print(f"            {sentence}")
     for name, other in list(students(work).items())[1:]:
         print(f"{name:<12}{described(other.recipe.distill)}")
-    print(f"machine     {work.hardware.name}, {work.hardware.threads} threads")
+    print(f"machine     {work.hardware.name}, {counted(work.hardware.threads, 'thread')}")
     for sentence in work.missing_capabilities():
         print(f"            {sentence}")
     print(f"stages      {' → '.join(stages) or 'none: all are done'}")

@@ -216,7 +216,7 @@ def _read_tree(path: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
     try:
         tree = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except yaml.YAMLError as error:
-        raise RecipeError(f"The recipe {path} is not readable YAML: {_one_line(error)}.") from None
+        raise RecipeError(f"The recipe {path} is not readable YAML: {_told(error)}.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"The recipe {path} cannot be read: {error}.") from None
     if not isinstance(tree, dict):
@@ -304,11 +304,15 @@ def _parse_override(text: str) -> dict[str, Any]:
         # A mark alone, such as the | between labels, is a block of nothing to YAML.
         value: Any = raw if raw in _MARKS else yaml.load(raw, _Loader) if raw else None
     except yaml.YAMLError as error:
-        raise RecipeError(f"The value in {text!r} is not readable: {_one_line(error)}.") from None
+        raise RecipeError(f"The value in {text!r} is not readable: {_told(error)}.") from None
     for part in reversed(key.strip().split(".")):
         value = {part: value}
     return dict(value)
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+def _told(error: yaml.YAMLError) -> str:
+    """Say in one line what is wrong, and in which line."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        return " ".join(str(error).split())
+    return f"{getattr(error, 'problem', None) or 'it ends too soon'} (line {mark.line + 1})"

@@ -653,6 +653,9 @@ def test_the_command_checks_what_a_plugin_registers(
     (tmp_path / "forgot.py").write_text("x = 1\n")
     assert main(["--plugin", str(tmp_path / "forgot.py")]) == 3
     assert "registers no strategy" in capsys.readouterr().err
+    assert main(["lorra"]) == main(["lora", "--checks", "learnz"]) == 3
+    assert "'lorra'" in (said := capsys.readouterr().err)
+    assert "no checks ['learnz']" in said
 
 
 def test_the_command_checks_what_an_installed_plugin_offers(

@@ -251,6 +251,11 @@ def models_folder(folder: Path) -> Path:
     Raises:
         ExportError: There is none, or it cannot be read.
     """
+    if not folder.exists():
+        raise ExportError(
+            f"There is no folder {folder}. Name a bundle, such as runs/lora_cls/bundle, or a "
+            "folder with NAME/VERSION in it."
+        )
     try:
         list(folder.iterdir())
     except OSError as error:
