@@ -26,10 +26,14 @@ def answer_splits(
     call: Callable[[Mapping[str, Any]], np.ndarray],
     tokenizer: PreTrainedTokenizerBase,
     splits: Sequence[str] = SPLITS,
+    batch_size: int = 64,
 ) -> dict[str, np.ndarray]:
-    """Return an artefact's logits by split, ``[rows, classes]``."""
+    """Return an artefact's logits by split, ``[rows, classes]``, computed so many rows at a time."""
     collate = work.task.collator(tokenizer)
-    return {split: by_length(call, work.examples(split, tokenizer), collate) for split in splits}
+    return {
+        split: by_length(call, work.examples(split, tokenizer), collate, batch_size)
+        for split in splits
+    }
 
 
 def on_validation(

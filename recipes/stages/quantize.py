@@ -37,7 +37,7 @@ def run(work: Workspace) -> None:
         chosen.path.replace(work.folder / target)
     shutil.rmtree(folder)
     call = open_model(work.folder / target, work.hardware.threads)
-    logits = answer_splits(work, call, bench.tokenizer)
+    logits = answer_splits(work, call, bench.tokenizer, batch_size=1)
     work.ledger.put(
         Row(
             stage="quantize",
