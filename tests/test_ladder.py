@@ -151,9 +151,9 @@ def test_a_planted_weight_that_one_scale_cannot_bear_is_left_for_a_scale_each(st
     assert "gate.min_label_agreement asks for at least 0.97" in first["reason"]
     assert (second["step"], second["chosen"]) == ("dynamic, per channel", True)
     assert row.agreement["validation_labels"] >= 0.97
-    assert "dynamic, per channel; left: dynamic, per tensor" in row.notes
+    assert "dynamic, per channel; rejected: dynamic, per tensor" in row.notes
     shown = rungs(row)
-    assert shown[0].outcome.startswith("left: ")
+    assert shown[0].outcome.startswith("rejected: ")
     assert [rung.chosen for rung in shown] == [False, True]
 
 

@@ -41,7 +41,7 @@ def rungs(row: Row) -> list[Rung]:
         Rung(
             entry["step"],
             _cells(row, entry),
-            ("left: " if not entry["held"] and not entry["chosen"] else "") + _outcome(entry),
+            ("rejected: " if not entry["held"] and not entry["chosen"] else "") + _outcome(entry),
             entry["chosen"],
             entry["step"] in best,
         )
