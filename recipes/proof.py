@@ -28,7 +28,7 @@ def answer_splits(
     splits: Sequence[str] = SPLITS,
     batch_size: int = 64,
 ) -> dict[str, np.ndarray]:
-    """Return an artefact's logits by split, ``[rows, classes]``, computed so many rows at a time."""
+    """Return an artefact's logits by split, ``[rows, classes]``, of so many rows at a time."""
     collate = work.task.collator(tokenizer)
     return {
         split: by_length(call, work.examples(split, tokenizer), collate, batch_size)
