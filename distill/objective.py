@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from adapters.errors import AdapterError
-from adapters.registry import Registry
+from adapters.registry import Registry, RegistryError
 from distill.errors import DistillError
 from distill.signals import Need, Outputs, Signals, Wants
 
@@ -156,11 +155,11 @@ def call(objective: Objective, method: str, *arguments: Any) -> Any:
         *arguments: What it is given.
 
     Raises:
-        AdapterError: The method raised something else than a `DistillError`.
+        RegistryError: The method raised something else than a `DistillError`.
     """
     return objectives.call(
         objective, method, *arguments,
-        passes=(AdapterError, DistillError),
+        passes=(RegistryError, DistillError),
         advice="Mend it (distill.testing.check_objective shows the whole story), or choose another "
         "objective.",
     )  # fmt: skip
@@ -177,7 +176,7 @@ def loss_of(
     """Return what `Objective.loss` gives.
 
     Raises:
-        AdapterError: It fails.
+        RegistryError: It fails.
         DistillError: It gives no scalar.
     """
     from torch import Tensor

@@ -224,7 +224,7 @@ def told(tried: Tried) -> str:
             f": {what} {100 * tried.score:.2f} %, {100 * tried.likeness:.2f} % of the labels, "
             f"{tried.size_bytes / 1e6:.1f} MB"
         )
-    return said + ("" if tried.held else f"; left, as {'; '.join(tried.reasons)}")
+    return said + ("" if tried.held else f"; rejected: {'; '.join(tried.reasons)}")
 
 
 def choose(tried: Sequence[Tried], way: str, max_drop: float) -> tuple[Tried, str]:

@@ -144,8 +144,11 @@ def test_the_fastest_form_is_taken_if_it_holds(stage: Any) -> None:
     assert verdict(work) == []
 
 
-def test_a_planted_weight_that_one_scale_cannot_bear_is_left_for_a_scale_each(stage: Any) -> None:
-    row = stage(huge_weights).ledger["student-int8"]
+def test_a_planted_weight_that_one_scale_cannot_bear_is_left_for_a_scale_each(
+    stage: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    work = stage(huge_weights)
+    row = work.ledger["student-int8"]
     first, second = row.ladder
     assert (first["step"], first["held"]) == ("dynamic, per tensor", False)
     assert "gate.min_label_agreement asks for at least 0.97" in first["reason"]
@@ -155,6 +158,10 @@ def test_a_planted_weight_that_one_scale_cannot_bear_is_left_for_a_scale_each(st
     shown = rungs(row)
     assert shown[0].outcome.startswith("rejected: ")
     assert [rung.chosen for rung in shown] == [False, True]
+    capsys.readouterr()
+    print_ladder(work)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(": ")[0] for line in lines] == [one.step for one in shown]
 
 
 def test_nodes_that_nothing_else_rescues_stay_in_float(stage: Any) -> None:

@@ -102,7 +102,7 @@ def test_a_wrong_command_says_what_is_wrong(
 ) -> None:
     folder = str(tmp_path)
     for arguments, message in (
-        ([folder + "/none"], "No such file"),
+        ([folder + "/none"], "There is no folder"),
         ([str(bundle), "--max-queue", "8"], "--max-texts 256 is more than --max-queue 8"),
         ([str(bundle), "--max-batch", "0"], "--max-batch has to be above 0"),
         ([str(bundle), "--prot", "80"], "--prot"),

@@ -24,6 +24,7 @@ class Rung:
         cells: Accuracy, least agreement of labels, size, median time; validation rows.
         outcome: What came of it.
         chosen: Whether it is the one that leaves.
+        rejected: Whether it misses the gate.
         frontier: Whether no other is at least as accurate, as small and as fast, and better in one.
     """
 
@@ -31,6 +32,7 @@ class Rung:
     cells: list[str]
     outcome: str
     chosen: bool
+    rejected: bool
     frontier: bool
 
 
@@ -41,8 +43,9 @@ def rungs(row: Row) -> list[Rung]:
         Rung(
             entry["step"],
             _cells(row, entry),
-            ("rejected: " if not entry["held"] and not entry["chosen"] else "") + _outcome(entry),
+            ("" if entry["held"] or entry["chosen"] else "rejected: ") + _outcome(entry),
             entry["chosen"],
+            not (entry["held"] or entry["chosen"]),
             entry["step"] in best,
         )
         for entry in row.ladder
@@ -87,7 +90,7 @@ def print_ladder(work: Workspace) -> None:
             bold=next(place for place, rung in enumerate(found) if rung.chosen),
         )
     for rung in found:
-        if rung.chosen or rung.outcome.startswith("left"):
+        if rung.chosen or rung.rejected:
             print(f"{rung.step}: {rung.outcome}")
 
 
