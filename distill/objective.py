@@ -127,7 +127,10 @@ class Objective(BaseModel):
     ) -> Tensor:
         """Return the loss of one batch, a scalar, before `weight`.
 
-        Every number comes in float32, whatever the models compute in, and autocast is off.
+        Every number comes in float32, whatever the models compute in, and autocast is off. Where
+        texts are read in windows, logits, pooled states and labels are those of the batch's texts;
+        the mask and what comes layer by layer, or for each token, are those of its windows, of
+        which there may be more.
 
         Args:
             student: The student's answer, with what `needs` names and the logits.
@@ -135,7 +138,7 @@ class Objective(BaseModel):
             labels: In a form that it `takes`: label ids ``[batch]``; 0 and 1 for each of several
                 labels ``[batch, labels]``; -100 for a text that has none. Or numbers ``[batch]``,
                 NaN for a text that has none.
-            mask: 1 for tokens and 0 for padding, ``[batch, length]``.
+            mask: 1 for tokens and 0 for padding, ``[batch, length]``; a row for each window.
             parts: What `parts` returned.
         """
         raise NotImplementedError
