@@ -261,9 +261,9 @@ def by_name(registry: Registry[Any]) -> tuple[BeforeValidator, PlainSerializer]:
         cls = registry.get(value["name"])
         for key, field in cls.model_fields.items():
             inner = fields.get(key)
-            if isinstance(inner, dict) and registry.loaded(type(field.default)):
+            if isinstance(inner, dict) and (names := registry.loaded(type(field.default))):
                 # Fields alone are those of the entry that is there anyway.
-                fields[key] = {"name": registry.name_of(type(field.default)), **inner}
+                fields[key] = {"name": names[0], **inner}
         try:
             return cls.model_validate(fields)
         except ValidationError as error:

@@ -168,15 +168,12 @@ def call(objective: Objective, method: str, *arguments: Any) -> Any:
     )  # fmt: skip
 
 
-def loss_of(
-    objective: Objective,
-    student: Outputs,
-    teacher: Signals | None,
-    labels: Tensor,
-    mask: Tensor,
-    parts: nn.Module | None,
-) -> Tensor:
+def loss_of(objective: Objective, *given: Any) -> Tensor:
     """Return what `Objective.loss` gives.
+
+    Args:
+        objective: Whose loss.
+        *given: What its loss takes, in that order.
 
     Raises:
         RegistryError: It fails.
@@ -184,7 +181,7 @@ def loss_of(
     """
     from torch import Tensor
 
-    found = call(objective, "loss", student, teacher, labels, mask, parts)
+    found = call(objective, "loss", *given)
     if not isinstance(found, Tensor) or found.numel() != 1:
         what = f"of shape {[*found.shape]}" if isinstance(found, Tensor) else repr(found)[:60]
         raise DistillError(

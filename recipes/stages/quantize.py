@@ -77,8 +77,8 @@ def _time_float(work: Workspace) -> None:
 
 def _notes(work: Workspace, chosen: Tried, tried: list[Tried]) -> list[str]:
     """Say what the file is, what was rejected before it, and on which processor it was proven."""
-    left = [one.step for one in tried if one is not chosen and not one.held]
-    notes = [chosen.step + (f"; rejected: {', '.join(left)}" if left else "")]
+    rejected = [one.step for one in tried if one is not chosen and not one.held]
+    notes = [chosen.step + (f"; rejected: {', '.join(rejected)}" if rejected else "")]
     if chosen.form == "int8":
         notes.append("weights in 7 bits: no saturation without VNNI")
     if chosen.kept_float:
